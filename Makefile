@@ -1,0 +1,31 @@
+# What a fresh Debian machine with Rust needs: `make demo` and `make test`.
+# Both install what they lack with apt-get (as root or through sudo) and say so.
+
+.PHONY: build demo test lint bench clean
+
+build: needs-build
+	cargo build --release --workspace
+
+demo: needs-demo
+	cargo build --release --workspace
+	examples/demo
+
+test: needs-test
+	tests/run
+
+lint:
+	cargo fmt --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+# The benchmarks of docs/BENCHMARKS.md, all ratios in one run; crun, runc and bwrap beside ours.
+bench: needs-bench
+	cargo build --release --workspace
+	target/release/bobbin-bench launch
+	target/release/bobbin-bench submit-e2e
+
+clean:
+	cargo clean
+
+.PHONY: needs-build needs-demo needs-test needs-bench
+needs-build needs-demo needs-test needs-bench:
+	@tests/needs $(@:needs-%=%)

@@ -1,0 +1,16 @@
+//! Whole clusters of real processes, used as people use them: through the command line.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what is missing fails the test as it should"
+)]
+
+mod demo;
+mod ends;
+mod limits;
+mod load;
+mod logs;
+mod modes;
+mod refusals;
+mod restarts;
+mod sandbox;
+mod units;
