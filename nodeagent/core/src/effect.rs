@@ -62,7 +62,7 @@ pub enum Effect {
 
     RegisterWithRm(Registration),
     HeartbeatToRm(Heartbeat),
-    ReportStartedToRm(ContainerId),
+    ReportStartedToRm(ContainerReport),
     ReportExitToRm(ContainerReport),
     ReportToMaster {
         stream: StreamId,

@@ -9,7 +9,10 @@ use crate::container::ContainerPhase;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvariantError {
     #[error("{counted} are counted as used, the containers hold {held}")]
-    Accounting { counted: Resource, held: Resource },
+    Accounting {
+        counted: Box<Resource>,
+        held: Box<Resource>,
+    },
     #[error("{0} has no exit although it is {1:?}")]
     NoExit(ContainerId, ContainerPhase),
     #[error("{0} is live and its token is counted as used up")]
@@ -50,8 +53,8 @@ impl NodeAgent {
         }
         if held != self.accounting.used() {
             return Err(InvariantError::Accounting {
-                counted: self.accounting.used(),
-                held,
+                counted: Box::new(self.accounting.used()),
+                held: Box::new(held),
             });
         }
         let mut attempts: Vec<_> = self.masters.values().collect();

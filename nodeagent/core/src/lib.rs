@@ -28,3 +28,6 @@ pub use event::{
 };
 pub use invariants::InvariantError;
 pub use life::INVALID;
+
+#[cfg(test)]
+mod tests;

@@ -189,7 +189,7 @@ impl NodeAgent {
             Starter::ResourceManager => match report.state {
                 ContainerState::Completed => effects.push(Effect::ReportExitToRm(report)),
                 ContainerState::Running => {
-                    effects.push(Effect::ReportStartedToRm(report.container));
+                    effects.push(Effect::ReportStartedToRm(report));
                 }
                 ContainerState::New
                 | ContainerState::Reserved
@@ -229,7 +229,7 @@ impl NodeAgent {
         let report = container.report();
         let by_master = container.origin == Origin::Master;
         if self.rm_attached {
-            effects.push(Effect::ReportStartedToRm(id));
+            effects.push(Effect::ReportStartedToRm(report.clone()));
         }
         if by_master {
             self.report_to_master(&report, effects);
