@@ -88,6 +88,10 @@ impl NodeAgent {
     /// Deletes logs whose retention is over, drops used tokens that have expired.
     pub(crate) fn housekeep(&mut self, now: Millis, wall: WallMillis, effects: &mut Vec<Effect>) {
         self.used.retain(|_, expires| *expires > wall);
+        for application in self.ending.clone() {
+            // After a restart nothing else would ask for it.
+            self.clean_up_application_if_last(application, effects);
+        }
         let over = self
             .ended
             .len()

@@ -89,10 +89,11 @@ impl Script {
         let mut effects = Vec::new();
         self.core.handle(self.now, event, &mut effects);
         self.core.check_invariants().unwrap();
-        self.records.extend(effects.iter().filter_map(|e| match e {
-            Effect::Persist(record) => Some(record.clone()),
-            _ => None,
-        }));
+        for effect in &effects {
+            if let Effect::Persist(record) = effect {
+                self.records.push(record.clone());
+            }
+        }
         effects
     }
 
@@ -752,10 +753,10 @@ proptest! {
             prop_assert_eq!(one.check_invariants(), Ok(()));
             prop_assert!(one.accounting().used().fits_in(&capacity));
             for effect in effects {
-                match effect {
-                    Effect::Launch(id) => *launches.entry(id).or_default() += 1,
-                    Effect::Persist(record) => records.push(record),
-                    _ => {}
+                if let Effect::Launch(id) = effect {
+                    *launches.entry(id).or_default() += 1;
+                } else if let Effect::Persist(record) = effect {
+                    records.push(record);
                 }
             }
             let mut restarted = NodeAgent::new(config());
