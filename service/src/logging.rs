@@ -1,0 +1,45 @@
+//! Logs to stderr, a panic hook that ends the process, the file limit.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging to stderr and makes a panic the end of the process.
+///
+/// `default_filter` is in tracing's words (`info`, `info,h2=warn`); `BOBBIN_LOG` overrides it.
+/// A panic in a thread whose name begins with "store" does not end the process: sled panics on
+/// damaged files, and the store's thread answers that by rebuilding.
+pub fn init_logging(default_filter: &str) {
+    let filter = EnvFilter::try_from_env("BOBBIN_LOG")
+        .or_else(|_| EnvFilter::try_new(default_filter))
+        .unwrap_or_else(|_| EnvFilter::new("info"));
+    // A second start (tests in one process) keeps the first subscriber.
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .try_init();
+    std::panic::set_hook(Box::new(|info| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed");
+        let backtrace = std::backtrace::Backtrace::capture();
+        tracing::error!(thread = name, "panic: {info}\n{backtrace}");
+        if !name.starts_with("store") {
+            // A daemon that lost one of its tasks is worse than one that is restarted: recovery is
+            // tested, running without a driver is not.
+            std::process::abort();
+        }
+    }));
+}
+
+/// Raises the soft limit of open files to the hard one: a daemon holds a socket a peer.
+pub fn raise_file_limit() {
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) if soft < hard => {
+            if let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+                tracing::warn!(soft, hard, "cannot raise the limit of open files: {e}");
+            }
+        }
+        Ok(_) => {}
+        Err(e) => tracing::warn!("cannot read the limit of open files: {e}"),
+    }
+}
