@@ -1,1 +1,34 @@
-//! Placeholder.
+//! The resource manager's state machine and scheduler: no I/O, no clock, no threads.
+//!
+//! One [`ResourceManager`] is owned by one task of the daemon, its driver. The driver hands it every
+//! [`Event`] with the time, and does what the emitted [`Effect`]s say, in their order. Doors
+//! (gRPC, Hadoop, web) only translate to events; questions are answered from [`view`] by the same
+//! owner, so there is no lock.
+//!
+//! Deliberately absent: clocks, randomness, serialization, logging, hash maps, floats.
+
+mod authority;
+mod config;
+mod effect;
+mod event;
+mod launch;
+pub mod limits;
+mod manager;
+mod record;
+mod refusal;
+pub mod view;
+
+pub use authority::{Denied, Object, Operation, Principal, may};
+pub use config::Config;
+pub use effect::{
+    CompletedContainer, Effect, Grant, IllegalTransition, MasterMessage, MasterRegistered,
+    NodeCommand, Reply, StartContainer, Transition,
+};
+pub use event::{
+    Ask, AskKey, ContainerExit, Event, Finish, MasterRegistration, NodeHeartbeat, NodeRegistration,
+    ReportedContainer, ReportedStatus, RequestId, SessionId, Submission,
+};
+pub use launch::{LaunchContext, LocalResource, ResourceKind, Secret, Visibility};
+pub use manager::ResourceManager;
+pub use record::{Record, SubmittedApplication};
+pub use refusal::{Refusal, RefusalKind};

@@ -1,0 +1,339 @@
+//! The one function that answers every "may P do A to O", for every method of every door.
+//!
+//! Principals are proven before they come here: by a peer's uid or by a token's signature.
+
+use std::fmt;
+
+use bobbin_types::{ApplicationId, AttemptId, ContainerId, NodeId, UserName};
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Principal {
+    /// A person. uid 0 and the resource manager's own uid administer; as a submitter uid 0 is the
+    /// account of `root_runs_as`, which is then the name here.
+    User { name: UserName, administrator: bool },
+    /// An application master, by its attempt's token.
+    Attempt(AttemptId),
+    /// A node agent, by its node token: the host it is for.
+    Node(String),
+    /// A container, by its container token, or its agent on its behalf.
+    Container(ContainerId),
+}
+
+/// What is asked for: one for every method of every service of the resource manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// `Client.GetCluster`.
+    ViewCluster,
+    /// `Client.ListNodes`.
+    ViewNodes,
+    /// `Client.NewApplication`.
+    NewApplication,
+    /// `Client.SubmitApplication`.
+    SubmitApplication,
+    /// `Client.GetApplication`, `ListApplications` (row by row), `ListContainers`, `WatchApplication`.
+    ViewApplication,
+    /// `Client.KillApplication`.
+    KillApplication,
+    /// `Client.HoldLease`.
+    HoldLease,
+    /// `Client.ReadLogs`, `ListLogFiles`.
+    ReadLogs,
+    /// `Client.CreateToken` for a user.
+    CreateUserToken,
+    /// `Client.CreateToken` for a node.
+    CreateNodeToken,
+    /// `Staging.Upload`.
+    Upload,
+    /// `Staging.Fetch`.
+    FetchStaged,
+    /// `Node.Attach`.
+    AttachNode,
+    /// `ApplicationMaster.Attach`.
+    AttachMaster,
+}
+
+impl Operation {
+    pub const ALL: &'static [Operation] = &[
+        Operation::ViewCluster,
+        Operation::ViewNodes,
+        Operation::NewApplication,
+        Operation::SubmitApplication,
+        Operation::ViewApplication,
+        Operation::KillApplication,
+        Operation::HoldLease,
+        Operation::ReadLogs,
+        Operation::CreateUserToken,
+        Operation::CreateNodeToken,
+        Operation::Upload,
+        Operation::FetchStaged,
+        Operation::AttachNode,
+        Operation::AttachMaster,
+    ];
+
+    /// Whether the daemon writes an audit line even when it is allowed.
+    #[must_use]
+    pub fn changes(self) -> bool {
+        match self {
+            Operation::ViewCluster
+            | Operation::ViewNodes
+            | Operation::ViewApplication
+            | Operation::ReadLogs
+            | Operation::FetchStaged => false,
+            Operation::NewApplication
+            | Operation::SubmitApplication
+            | Operation::KillApplication
+            | Operation::HoldLease
+            | Operation::CreateUserToken
+            | Operation::CreateNodeToken
+            | Operation::Upload
+            | Operation::AttachNode
+            | Operation::AttachMaster => true,
+        }
+    }
+
+    /// In words, as a refusal says it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::ViewCluster => "view the cluster",
+            Operation::ViewNodes => "list nodes",
+            Operation::NewApplication => "get an application id",
+            Operation::SubmitApplication => "submit",
+            Operation::ViewApplication => "view",
+            Operation::KillApplication => "kill",
+            Operation::HoldLease => "hold the lease of",
+            Operation::ReadLogs => "read logs of",
+            Operation::CreateUserToken => "create a token for",
+            Operation::CreateNodeToken => "create a node token for",
+            Operation::Upload => "upload for",
+            Operation::FetchStaged => "fetch files of",
+            Operation::AttachNode => "register",
+            Operation::AttachMaster => "register the master of",
+        }
+    }
+}
+
+/// What it is asked of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Object<'a> {
+    Cluster,
+    /// An application with its owner.
+    Application {
+        id: ApplicationId,
+        owner: &'a UserName,
+    },
+    /// A user, as the subject of a token or the owner of a folder.
+    User(&'a UserName),
+    /// A host that an agent shall run on.
+    Host(&'a str),
+    Node(&'a NodeId),
+    Attempt(AttemptId),
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Principal::User {
+                name,
+                administrator: false,
+            } => write!(f, "user {name}"),
+            Principal::User {
+                name,
+                administrator: true,
+            } => {
+                write!(f, "user {name} (administrator)")
+            }
+            Principal::Attempt(attempt) => write!(f, "{attempt}"),
+            Principal::Node(host) => write!(f, "node agent of {host}"),
+            Principal::Container(container) => write!(f, "{container}"),
+        }
+    }
+}
+
+impl fmt::Display for Object<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Object::Cluster => f.write_str("the cluster"),
+            Object::Application { id, owner } => write!(f, "{id} of user {owner}"),
+            Object::User(name) => write!(f, "user {name}"),
+            Object::Host(host) => write!(f, "host {host}"),
+            Object::Node(node) => write!(f, "node {node}"),
+            Object::Attempt(attempt) => write!(f, "{attempt}"),
+        }
+    }
+}
+
+/// Somebody asked for what is not theirs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{principal} may not {} {object}: {rule}", .operation.as_str())]
+pub struct Denied {
+    pub principal: Principal,
+    pub operation: Operation,
+    pub object: String,
+    /// Who may.
+    pub rule: &'static str,
+}
+
+/// Whether `principal` may do `operation` to `object`. Owner and administrator come first; machines
+/// may do only what their token is for.
+///
+/// # Errors
+/// [`Denied`] names the rule.
+pub fn may(principal: &Principal, operation: Operation, object: &Object<'_>) -> Result<(), Denied> {
+    let rule = match principal {
+        Principal::User {
+            name,
+            administrator,
+        } => user_may(name, *administrator, operation, object),
+        Principal::Attempt(attempt) => attempt_may(*attempt, operation, object),
+        Principal::Node(host) => node_may(host, operation, object),
+        Principal::Container(container) => container_may(container, operation, object),
+    };
+    rule.map_err(|rule| Denied {
+        principal: principal.clone(),
+        operation,
+        object: object.to_string(),
+        rule,
+    })
+}
+
+fn user_may(
+    name: &UserName,
+    administrator: bool,
+    operation: Operation,
+    object: &Object<'_>,
+) -> Result<(), &'static str> {
+    let owner = match object {
+        Object::Application { owner, .. } => *owner == name,
+        Object::User(user) => *user == name,
+        Object::Cluster | Object::Host(_) | Object::Node(_) | Object::Attempt(_) => false,
+    };
+    match operation {
+        Operation::ViewCluster
+        | Operation::ViewNodes
+        | Operation::NewApplication
+        | Operation::SubmitApplication => Ok(()),
+        Operation::ViewApplication
+        | Operation::KillApplication
+        | Operation::HoldLease
+        | Operation::ReadLogs
+        | Operation::CreateUserToken
+        | Operation::Upload
+        | Operation::FetchStaged => {
+            if owner || administrator {
+                Ok(())
+            } else {
+                Err("only its owner and administrators")
+            }
+        }
+        Operation::CreateNodeToken => {
+            if administrator {
+                Ok(())
+            } else {
+                Err("only administrators")
+            }
+        }
+        Operation::AttachNode => Err("only an agent with that node's token"),
+        Operation::AttachMaster => Err("only the attempt itself, with its token"),
+    }
+}
+
+fn attempt_may(
+    attempt: AttemptId,
+    operation: Operation,
+    object: &Object<'_>,
+) -> Result<(), &'static str> {
+    let own = match object {
+        Object::Application { id, .. } => *id == attempt.application,
+        Object::Attempt(other) => *other == attempt,
+        Object::Cluster | Object::User(_) | Object::Host(_) | Object::Node(_) => false,
+    };
+    let allowed = match operation {
+        Operation::ViewCluster => true,
+        Operation::ViewApplication | Operation::FetchStaged => own,
+        Operation::AttachMaster => own && matches!(object, Object::Attempt(_)),
+        Operation::ViewNodes
+        | Operation::NewApplication
+        | Operation::SubmitApplication
+        | Operation::KillApplication
+        | Operation::HoldLease
+        | Operation::ReadLogs
+        | Operation::CreateUserToken
+        | Operation::CreateNodeToken
+        | Operation::Upload
+        | Operation::AttachNode => false,
+    };
+    if allowed {
+        Ok(())
+    } else {
+        Err("an attempt's token is for that attempt's own master only")
+    }
+}
+
+fn node_may(host: &str, operation: Operation, object: &Object<'_>) -> Result<(), &'static str> {
+    let own = match object {
+        Object::Node(node) => node.host() == host,
+        Object::Host(other) => *other == host,
+        Object::Cluster | Object::Application { .. } | Object::User(_) | Object::Attempt(_) => {
+            false
+        }
+    };
+    let allowed = match operation {
+        Operation::AttachNode => own,
+        Operation::ViewCluster
+        | Operation::ViewNodes
+        | Operation::NewApplication
+        | Operation::SubmitApplication
+        | Operation::ViewApplication
+        | Operation::KillApplication
+        | Operation::HoldLease
+        | Operation::ReadLogs
+        | Operation::CreateUserToken
+        | Operation::CreateNodeToken
+        | Operation::Upload
+        | Operation::FetchStaged
+        | Operation::AttachMaster => false,
+    };
+    if allowed {
+        Ok(())
+    } else {
+        Err("a node's token is for the agent of that host only")
+    }
+}
+
+fn container_may(
+    container: &ContainerId,
+    operation: Operation,
+    object: &Object<'_>,
+) -> Result<(), &'static str> {
+    let own = match object {
+        Object::Application { id, .. } => *id == container.application(),
+        Object::Cluster
+        | Object::User(_)
+        | Object::Host(_)
+        | Object::Node(_)
+        | Object::Attempt(_) => false,
+    };
+    let allowed = match operation {
+        Operation::FetchStaged => own,
+        Operation::ViewCluster
+        | Operation::ViewNodes
+        | Operation::NewApplication
+        | Operation::SubmitApplication
+        | Operation::ViewApplication
+        | Operation::KillApplication
+        | Operation::HoldLease
+        | Operation::ReadLogs
+        | Operation::CreateUserToken
+        | Operation::CreateNodeToken
+        | Operation::Upload
+        | Operation::AttachNode
+        | Operation::AttachMaster => false,
+    };
+    if allowed {
+        Ok(())
+    } else {
+        Err("a container's token fetches its application's files only")
+    }
+}

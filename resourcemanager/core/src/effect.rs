@@ -1,0 +1,238 @@
+//! What the driver has to do: closed enums of domain types, in the order in which they must leave.
+
+use std::sync::Arc;
+
+use bobbin_types::{
+    ApplicationId, ApplicationState, AttemptId, AttemptState, ContainerId, ExitStatus, NodeId,
+    NodeState, Resource, UserName,
+};
+
+use crate::event::{RequestId, SessionId};
+use crate::launch::LaunchContext;
+use crate::record::{Record, SubmittedApplication};
+use crate::refusal::Refusal;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Must be durable before any later effect that [`Effect::needs_sync`] leaves.
+    /// A crash between the two is harmless.
+    Persist(Record),
+    Reply {
+        request: RequestId,
+        result: Result<Reply, Refusal>,
+    },
+    ToNode {
+        node: NodeId,
+        session: SessionId,
+        command: NodeCommand,
+    },
+    ToMaster {
+        attempt: AttemptId,
+        session: SessionId,
+        message: MasterMessage,
+    },
+    /// End this stream: it is refused or another one took its place. What was sent to it before
+    /// still leaves.
+    CloseSession { session: SessionId },
+    /// Its report has changed: wake its watchers. At most one per event and application.
+    ApplicationChanged(ApplicationId),
+    /// It has ended and nothing of it runs: its uploads can go.
+    DeleteStaging {
+        application: ApplicationId,
+        user: UserName,
+    },
+    /// To be logged at info.
+    Transitioned(Transition),
+    /// To be logged at warn: an event came that its object's state does not know. Nothing was done.
+    Illegal(IllegalTransition),
+}
+
+impl Effect {
+    /// Whether this effect may leave only after every record before it, in this batch or an earlier
+    /// one, is durable. Effects to one peer keep their order in any case.
+    ///
+    /// What commits the cluster to something waits: replies, the start of a master, the
+    /// acknowledgment of an end, the end of an application's containers. Grants, refusals and
+    /// completions need not: after a crash the peers register again with what they hold.
+    #[must_use]
+    pub fn needs_sync(&self) -> bool {
+        match self {
+            Effect::Reply { .. } | Effect::ApplicationChanged(_) | Effect::DeleteStaging { .. } => {
+                true
+            }
+            Effect::ToNode { command, .. } => match command {
+                NodeCommand::StartContainer(_)
+                | NodeCommand::StopContainer { .. }
+                | NodeCommand::AcknowledgeExit { .. }
+                | NodeCommand::ApplicationEnded { .. }
+                | NodeCommand::RevokeAttempt { .. } => true,
+                NodeCommand::Registered { .. } | NodeCommand::Refused { .. } => false,
+            },
+            Effect::ToMaster { message, .. } => match message {
+                MasterMessage::FinishAcknowledged | MasterMessage::Shutdown { .. } => true,
+                MasterMessage::Registered(_)
+                | MasterMessage::Granted(_)
+                | MasterMessage::Completed(_)
+                | MasterMessage::AskRefused { .. } => false,
+            },
+            Effect::Persist(_)
+            | Effect::CloseSession { .. }
+            | Effect::Transitioned(_)
+            | Effect::Illegal(_) => false,
+        }
+    }
+}
+
+/// Answers to requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    NewApplication {
+        application: ApplicationId,
+        /// Of the registered nodes, kind by kind; zero when there is none.
+        largest_container: Resource,
+        user: UserName,
+    },
+    Submitted {
+        application: ApplicationId,
+        /// Unmanaged only: the attempt that the submitter's process is. The door mints its token.
+        attempt: Option<AttemptId>,
+    },
+    Killed {
+        application: ApplicationId,
+        already_ended: bool,
+    },
+    LeaseHeld {
+        lease_ms: u64,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeCommand {
+    /// The door adds the node's key.
+    Registered {
+        heartbeat_interval_ms: u64,
+        expiry_ms: u64,
+        epoch: u32,
+    },
+    /// The stream is closed after it.
+    Refused {
+        reason: Refusal,
+    },
+    /// Starts a master's container. Sent again after a lost stream if the agent does not list the
+    /// container; the agent starts an id at most once. The door mints the container's token and the
+    /// attempt's.
+    StartContainer(Arc<StartContainer>),
+    /// The agent answers with the container's exit even if it never heard of it, and from then on
+    /// refuses to start it: until then its room is not given to another.
+    StopContainer {
+        container: ContainerId,
+        exit_status: ExitStatus,
+        diagnostics: String,
+    },
+    AcknowledgeExit {
+        container: ContainerId,
+    },
+    ApplicationEnded {
+        application: ApplicationId,
+    },
+    RevokeAttempt {
+        attempt: AttemptId,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartContainer {
+    pub container: ContainerId,
+    pub resource: Resource,
+    /// Its user and its launch context; the door adds the attempt's token to the secrets.
+    pub application: Arc<SubmittedApplication>,
+}
+
+impl StartContainer {
+    #[must_use]
+    pub fn user(&self) -> &UserName {
+        &self.application.user
+    }
+
+    #[must_use]
+    pub fn launch(&self) -> &LaunchContext {
+        &self.application.submission.launch
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MasterMessage {
+    Registered(MasterRegistered),
+    /// All grants of one event in one message. The door mints their tokens.
+    Granted(Vec<Grant>),
+    Completed(Vec<CompletedContainer>),
+    /// The attempt is over; the stream is closed after it.
+    Shutdown {
+        reason: String,
+    },
+    FinishAcknowledged,
+    AskRefused {
+        priority: i32,
+        request_id: i64,
+        reason: Refusal,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MasterRegistered {
+    pub attempt: AttemptId,
+    pub user: UserName,
+    pub largest_container: Resource,
+    pub heartbeat_interval_ms: u64,
+    pub nodes_running: usize,
+}
+
+/// Room on a node for one container, until it is started, released or expired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub container: ContainerId,
+    pub node: NodeId,
+    pub node_grpc_address: String,
+    pub user: UserName,
+    pub resource: Resource,
+    pub priority: i32,
+    pub request_id: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompletedContainer {
+    pub container: ContainerId,
+    /// `None`: nobody knows where it was.
+    pub node: Option<NodeId>,
+    pub resource: Resource,
+    pub exit_status: ExitStatus,
+    pub diagnostics: String,
+}
+
+/// A change of state, for the log. Containers' are too many for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transition {
+    Application {
+        application: ApplicationId,
+        from: ApplicationState,
+        to: ApplicationState,
+    },
+    Attempt {
+        attempt: AttemptId,
+        from: AttemptState,
+        to: AttemptState,
+    },
+    Node {
+        node: NodeId,
+        from: NodeState,
+        to: NodeState,
+    },
+}
+
+/// An object and an input that its state does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IllegalTransition {
+    pub object: String,
+    pub state: &'static str,
+    pub input: &'static str,
+}

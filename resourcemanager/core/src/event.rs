@@ -1,0 +1,261 @@
+//! Everything that can happen to the resource manager: closed enums of domain types.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bobbin_types::{
+    ApplicationId, AttemptId, ContainerId, ExitStatus, FinalStatus, NodeId, Resource, WallMillis,
+};
+
+use crate::authority::Principal;
+use crate::launch::LaunchContext;
+use crate::record::Record;
+
+/// Names a caller who waits for a [`crate::Effect::Reply`]; the driver keeps the channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Names one stream of a node, of a master or of a lease holder. The driver numbers them; a number
+/// is never used twice in a process, so what an old stream still says is told from the new one's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// Every event may come late or twice, apart from replies' requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The wall clock, for records and people only. The driver sends it first in every batch.
+    WallClock(WallMillis),
+    /// The deadline that [`crate::ResourceManager::next_deadline`] named has come.
+    Tick,
+
+    /// Start-up: one record of the journal, in order.
+    Recovered(Record),
+    /// Start-up: the journal is read. What this event emits must be durable before a door opens:
+    /// it holds the new epoch, on which container ids rest.
+    RecoveryDone,
+
+    /// Reply: [`crate::Reply::NewApplication`].
+    NewApplication {
+        request: RequestId,
+        principal: Principal,
+    },
+    /// Reply: [`crate::Reply::Submitted`]. Idempotent by application id.
+    Submit {
+        request: RequestId,
+        principal: Principal,
+        submission: Box<Submission>,
+    },
+    /// Reply: [`crate::Reply::Killed`]; with `wait` when every container of it is gone.
+    Kill {
+        request: RequestId,
+        principal: Principal,
+        application: ApplicationId,
+        wait: bool,
+        reason: String,
+    },
+    /// The caller of a waiting request has gone away: no reply any more.
+    RequestAbandoned {
+        request: RequestId,
+        application: ApplicationId,
+    },
+    /// A lease stream names its application, first and at every renewal.
+    /// Reply: [`crate::Reply::LeaseHeld`].
+    LeaseHeld {
+        request: RequestId,
+        principal: Principal,
+        application: ApplicationId,
+        session: SessionId,
+    },
+    LeaseLost {
+        application: ApplicationId,
+        session: SessionId,
+    },
+
+    /// First message of a node's stream. Answered by `NodeCommand::Registered` or `Refused`.
+    NodeRegistered {
+        session: SessionId,
+        principal: Principal,
+        registration: Box<NodeRegistration>,
+    },
+    NodeStreamLost {
+        node: NodeId,
+        session: SessionId,
+    },
+    NodeHeartbeat {
+        node: NodeId,
+        session: SessionId,
+        heartbeat: NodeHeartbeat,
+    },
+    /// The container's process runs (a master's or another's). The resource lets a restarted
+    /// resource manager account for a grant of its predecessor; `None` from agents that omit it.
+    ContainerStarted {
+        node: NodeId,
+        session: SessionId,
+        container: ContainerId,
+        resource: Option<Resource>,
+    },
+    /// Sent again by the agent until `NodeCommand::AcknowledgeExit`.
+    ContainerExited {
+        node: NodeId,
+        session: SessionId,
+        exit: ContainerExit,
+    },
+
+    /// First message of a master's stream. Answered by `MasterMessage::Registered` or `Shutdown`.
+    MasterAttached {
+        session: SessionId,
+        principal: Principal,
+        attempt: AttemptId,
+        registration: Box<MasterRegistration>,
+    },
+    MasterStreamLost {
+        attempt: AttemptId,
+        session: SessionId,
+    },
+    MasterAsks {
+        attempt: AttemptId,
+        session: SessionId,
+        asks: Vec<Ask>,
+    },
+    MasterReleases {
+        attempt: AttemptId,
+        session: SessionId,
+        containers: Vec<ContainerId>,
+    },
+    /// The master unregisters. Answered by `MasterMessage::FinishAcknowledged` once durable.
+    MasterFinishes {
+        attempt: AttemptId,
+        session: SessionId,
+        finish: Finish,
+    },
+    MasterHeartbeat {
+        attempt: AttemptId,
+        session: SessionId,
+        progress_permille: u16,
+    },
+}
+
+/// A submission as a door has read it; the core checks every limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// From `NewApplication`, or none: then the reply names a new one.
+    pub application: Option<ApplicationId>,
+    pub name: String,
+    /// Empty: `default`.
+    pub queue: String,
+    /// Higher is more urgent, as for YARN's applications.
+    pub priority: i32,
+    /// The submitter's process is the application master; there is no launch context then.
+    pub unmanaged: bool,
+    pub launch: LaunchContext,
+    /// Of the master's container, overhead included.
+    pub resource: Resource,
+    pub overhead: Resource,
+    /// 0: the cluster's default.
+    pub max_attempts: u32,
+    pub tags: Vec<String>,
+    /// From the submission; 0: never.
+    pub timeout_ms: u64,
+    pub tie_to_client: bool,
+    /// Empty: `BOBBIN`.
+    pub application_type: String,
+    pub settings: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRegistration {
+    pub node: NodeId,
+    /// Where masters and the log relay reach the agent.
+    pub grpc_address: String,
+    /// What containers may use: the machine less what is reserved.
+    pub total: Resource,
+    pub reserved: Resource,
+    pub profile: String,
+    /// Not empty: the agent takes no work, and why.
+    pub problems: Vec<String>,
+    /// What the profile lacks by design.
+    pub lacks: Vec<String>,
+    /// Every container that runs or is on its way, and every end that was not acknowledged.
+    pub containers: Vec<ReportedContainer>,
+    pub version: String,
+    /// Applications of which the agent still holds folders.
+    pub applications: Vec<ApplicationId>,
+}
+
+/// A container as its node knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportedContainer {
+    pub container: ContainerId,
+    pub resource: Resource,
+    pub status: ReportedStatus,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReportedStatus {
+    /// Accepted by the agent; its process does not run yet.
+    Starting,
+    Running,
+    Ended {
+        exit_status: ExitStatus,
+        diagnostics: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeHeartbeat {
+    /// Measured on the machine; shown only.
+    pub memory_used_mib: u64,
+    pub cpu_permille: u32,
+    pub problems: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerExit {
+    pub container: ContainerId,
+    pub exit_status: ExitStatus,
+    pub diagnostics: String,
+}
+
+/// What a master says on every new stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MasterRegistration {
+    pub host: String,
+    pub tracking_url: String,
+    /// All its outstanding asks; they replace what is on record.
+    pub asks: Vec<Ask>,
+    /// All containers it holds. A granted container that is not named was never received by it
+    /// and is taken back.
+    pub containers: Vec<ContainerId>,
+}
+
+/// What tells one ask of an application from another.
+///
+/// Ordered by the number of its priority first: the lower is served first, as among YARN's asks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AskKey {
+    pub priority: i32,
+    pub request_id: i64,
+    /// `*`, a host, or a rack (`/rack`).
+    pub place: String,
+    pub capability: Resource,
+    /// Empty: any node.
+    pub node_label: String,
+}
+
+/// `count` containers are still wanted under the key: an absolute number that replaces the last one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    pub key: Arc<AskKey>,
+    /// 0 takes the ask back.
+    pub count: u32,
+    /// Another place will do when the one asked for has no room.
+    pub relax_locality: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finish {
+    pub final_status: FinalStatus,
+    /// The driver's.
+    pub exit_status: Option<ExitStatus>,
+    pub diagnostics: String,
+}

@@ -1,0 +1,37 @@
+//! Limits on what the resource manager holds; beyond each the answer is a typed refusal.
+//!
+//! Limits on the content of a submission are in `bobbin_types`, shared with the command line.
+
+/// Applications that have not ended. Source: `yarn.scheduler.capacity.maximum-applications`.
+pub const APPLICATIONS_LIVE_MAX: usize = 20_000;
+/// Ids handed out by `NewApplication` whose owner is remembered; beyond it the oldest are forgotten
+/// (they can still be used).
+pub const ISSUED_IDS_MAX: usize = 10_000;
+/// Nodes, lost ones included.
+pub const NODES_MAX: usize = 20_000;
+/// Containers one node may list at its registration.
+pub const CONTAINERS_PER_NODE_MAX: usize = 20_000;
+/// Kill requests of one application that wait for its end.
+pub const KILL_WAITERS_MAX: usize = 1_000;
+/// Ended containers remembered for `ListContainers`, all applications together; the oldest go first.
+pub const ENDED_CONTAINERS_MAX: usize = 100_000;
+/// Attempts of one application, those included that do not count as failures (node losses).
+pub const ATTEMPTS_TOTAL_MAX: u32 = 1_000;
+/// Containers one application holds at once.
+pub const CONTAINERS_PER_APPLICATION_MAX: usize = 100_000;
+/// Containers one release or one registration of a master may name.
+pub const CONTAINERS_PER_MESSAGE_MAX: usize = 100_000;
+/// Bytes of a queue's name, a place, a node label, an application type.
+pub const WORD_BYTES_MAX: usize = 255;
+/// Bytes of a tracking URL, a reason for a kill.
+pub const TEXT_BYTES_MAX: usize = 4_096;
+/// Bytes of all application settings together.
+pub const SETTINGS_BYTES_MAX: usize = 256 << 10;
+/// Secrets of a launch context, and bytes of all of them.
+pub const SECRETS_MAX: usize = 100;
+pub const SECRETS_BYTES_MAX: usize = 256 << 10;
+/// Applications on one page of a list.
+pub const PAGE_DEFAULT: usize = 1_000;
+pub const PAGE_MAX: usize = 10_000;
+/// Ids reserved in the journal at once, so that `NewApplication` costs no record each time.
+pub const SEQUENCE_BLOCK: u32 = 10;

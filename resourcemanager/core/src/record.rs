@@ -1,0 +1,79 @@
+//! What the resource manager remembers across its restarts. The daemon encodes and journals these.
+//!
+//! Replayed in order as [`crate::Event::Recovered`] into a new core they rebuild what must survive.
+
+use std::sync::Arc;
+
+use bobbin_types::{
+    ApplicationId, ApplicationState, AttemptId, AttemptState, ContainerId, ExitStatus, FinalStatus,
+    NodeId, UserName, WallMillis,
+};
+
+use crate::event::Submission;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// A start of the resource manager. The next start's epoch is one more.
+    Epoch { epoch: u32, cluster_timestamp: u64 },
+    /// No application id up to `sequence` may be handed out again; one up to `floor` that is not
+    /// on record has ended and was forgotten.
+    SequenceReserved { sequence: u32, floor: u32 },
+    /// Everything that is needed to launch it again.
+    ApplicationSubmitted(Arc<SubmittedApplication>),
+    KillRequested {
+        application: ApplicationId,
+        reason: String,
+        wall: WallMillis,
+    },
+    /// Its master's container is granted on a node and may be started from now on. An unmanaged
+    /// attempt has neither.
+    AttemptStarted {
+        attempt: AttemptId,
+        place: Option<(ContainerId, NodeId)>,
+        wall: WallMillis,
+    },
+    AttemptRegistered {
+        attempt: AttemptId,
+        host: String,
+        tracking_url: String,
+        wall: WallMillis,
+    },
+    /// The master has unregistered with this.
+    AttemptFinishing {
+        attempt: AttemptId,
+        final_status: FinalStatus,
+        exit_status: Option<ExitStatus>,
+        diagnostics: Arc<str>,
+    },
+    AttemptFinished {
+        attempt: AttemptId,
+        /// Finished, Failed or Killed.
+        state: AttemptState,
+        exit_status: Option<ExitStatus>,
+        diagnostics: Arc<str>,
+        /// It used one of the application's attempts up.
+        counted: bool,
+        wall: WallMillis,
+    },
+    ApplicationFinished {
+        application: ApplicationId,
+        /// Finished, Failed or Killed.
+        state: ApplicationState,
+        final_status: FinalStatus,
+        exit_status: Option<ExitStatus>,
+        diagnostics: Arc<str>,
+        wall: WallMillis,
+    },
+    /// Forgotten: more than the retained number have ended since.
+    ApplicationRemoved { application: ApplicationId },
+}
+
+/// A submission that was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubmittedApplication {
+    pub application: ApplicationId,
+    pub user: UserName,
+    /// Its `queue`, `max_attempts` and `application_type` are resolved.
+    pub submission: Submission,
+    pub submitted: WallMillis,
+}

@@ -1,0 +1,109 @@
+//! Why a request is refused: the thing, the limit, the cure, with the numbers.
+
+use bobbin_types::{ApplicationId, AttemptId, NameError, NodeId, Resource};
+
+use crate::authority::Denied;
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error("no application '{0}' is known here; list them with 'bobbin app list'")]
+    UnknownApplication(String),
+    #[error("'{text}' could be {first} or {second}: write more of it")]
+    AmbiguousApplication {
+        text: String,
+        first: ApplicationId,
+        second: ApplicationId,
+    },
+    #[error("user {0} has no application here yet")]
+    NoApplicationYet(String),
+    #[error("{0} was not handed out by this cluster; get an id first or submit without one")]
+    IdNotIssued(ApplicationId),
+    #[error("{0} was handed out to another user")]
+    IdOfAnother(ApplicationId),
+    #[error("{0} has ended and was forgotten")]
+    IdForgotten(ApplicationId),
+    #[error("{0} has ended")]
+    ApplicationEnded(ApplicationId),
+    #[error("no application ids are left; this cluster has handed out all 4,294,967,295")]
+    IdsExhausted,
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("{what}: {number} given, at most {max} are allowed")]
+    TooMany {
+        what: &'static str,
+        number: u64,
+        max: u64,
+    },
+    #[error("{what} is {number}, at least {min} is needed")]
+    TooLittle {
+        what: &'static str,
+        number: u64,
+        min: u64,
+    },
+    #[error(
+        "{asked} is more than any node has; the largest nodes have {largest} (kind by kind, {nodes} nodes)"
+    )]
+    LargerThanLargestNode {
+        asked: Resource,
+        largest: Resource,
+        nodes: usize,
+    },
+    #[error("no queue '{queue}'; there is {known}")]
+    UnknownQueue { queue: String, known: String },
+    #[error("no node has the label '{0}'")]
+    UnknownLabel(String),
+    #[error("a managed application needs a program to start")]
+    NoProgram,
+    #[error("an unmanaged application is its submitter's own process: it has no program to start")]
+    UnmanagedWithProgram,
+    #[error("{attempt} is over: {reason}")]
+    AttemptOver { attempt: AttemptId, reason: String },
+    #[error("{0} has not unregistered from the last stream: only the first message registers")]
+    NotRegistered(AttemptId),
+    #[error("node {node} offers {total}: at least 1 MiB and 1 vcore are needed")]
+    NodeWithoutResources { node: NodeId, total: Resource },
+    #[error("the resource manager has not read its journal yet; try again")]
+    Recovering,
+}
+
+/// What a door makes of a refusal: a gRPC status, a Hadoop exception, an exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RefusalKind {
+    NotFound,
+    Denied,
+    /// The request itself is wrong; repeating it will not help.
+    Invalid,
+    /// A limit on what is held at once: it may succeed later.
+    Exhausted,
+    /// The object's state does not allow it.
+    Conflict,
+    Unavailable,
+}
+
+impl Refusal {
+    #[must_use]
+    pub fn kind(&self) -> RefusalKind {
+        match self {
+            Refusal::Denied(_) | Refusal::IdOfAnother(_) => RefusalKind::Denied,
+            Refusal::UnknownApplication(_) | Refusal::NoApplicationYet(_) => RefusalKind::NotFound,
+            Refusal::AmbiguousApplication { .. }
+            | Refusal::IdNotIssued(_)
+            | Refusal::Name(_)
+            | Refusal::TooLittle { .. }
+            | Refusal::LargerThanLargestNode { .. }
+            | Refusal::UnknownQueue { .. }
+            | Refusal::UnknownLabel(_)
+            | Refusal::NoProgram
+            | Refusal::UnmanagedWithProgram
+            | Refusal::NodeWithoutResources { .. } => RefusalKind::Invalid,
+            Refusal::TooMany { .. } | Refusal::IdsExhausted => RefusalKind::Exhausted,
+            Refusal::IdForgotten(_)
+            | Refusal::ApplicationEnded(_)
+            | Refusal::AttemptOver { .. }
+            | Refusal::NotRegistered(_) => RefusalKind::Conflict,
+            Refusal::Recovering => RefusalKind::Unavailable,
+        }
+    }
+}
