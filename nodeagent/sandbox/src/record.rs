@@ -1,0 +1,215 @@
+//! The two files a monitor leaves in the container's private folder: who it is, and how it ended.
+//!
+//! Both are written to a temporary name and renamed, so that a reader sees all or nothing.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use crate::json::{self, Value};
+use crate::process;
+
+/// Name of the file written before the program starts.
+pub const START_FILE: &str = "start.json";
+/// Name of the file written when the container has ended.
+pub const EXIT_FILE: &str = "exit.json";
+
+/// How a container ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExitRecord {
+    /// 0 to 255, 128+n for signal n, -104 for a container above its memory.
+    pub exit_status: i32,
+    /// The signal that ended the program, if one did.
+    pub signal: Option<i32>,
+    /// Words for the user; empty when the exit status says it all.
+    pub diagnostics: String,
+    /// Wall clock.
+    pub ended_ms: u64,
+}
+
+/// Who watches a container. The start time tells it from a later process with the same pid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartRecord {
+    pub container_id: String,
+    pub monitor_pid: i32,
+    /// Start time since boot in clock ticks. Source: field 22 of proc_pid_stat(5).
+    pub monitor_start_ticks: u64,
+    /// Number of the cgroup slot it runs in, for `CgroupRoot::readopt`.
+    pub cgroup_slot: Option<u32>,
+}
+
+/// What is left of a container that another agent process started.
+#[derive(Debug)]
+pub enum Adopted {
+    /// It runs. The pidfd becomes readable when its monitor has ended.
+    Running { start: StartRecord, pidfd: OwnedFd },
+    /// It ended and left word.
+    Ended(ExitRecord),
+    /// It was never started, or its monitor was killed: nothing of it lives.
+    Gone,
+}
+
+/// Why a record could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is not a record of this launcher", path.display())]
+    Malformed { path: PathBuf },
+    #[error("cannot watch process {pid}")]
+    Watch { pid: i32, source: io::Error },
+}
+
+impl ExitRecord {
+    pub(crate) fn to_json(&self) -> String {
+        json::write(&[
+            ("exit_status", Value::Number(i64::from(self.exit_status))),
+            ("signal", self.signal.map_or(Value::Null, |signal| Value::Number(i64::from(signal)))),
+            ("diagnostics", Value::Text(self.diagnostics.clone())),
+            ("ended_ms", Value::Number(i64::try_from(self.ended_ms).unwrap_or(i64::MAX))),
+        ])
+    }
+
+    fn from_json(text: &str) -> Option<ExitRecord> {
+        let fields = json::read(text)?;
+        Some(ExitRecord {
+            exit_status: i32::try_from(json::number(&fields, "exit_status")?).ok()?,
+            signal: json::number(&fields, "signal").and_then(|signal| i32::try_from(signal).ok()),
+            diagnostics: json::text(&fields, "diagnostics")?.to_owned(),
+            ended_ms: u64::try_from(json::number(&fields, "ended_ms")?).ok()?,
+        })
+    }
+}
+
+impl StartRecord {
+    pub(crate) fn to_json(&self) -> String {
+        json::write(&[
+            ("container_id", Value::Text(self.container_id.clone())),
+            ("monitor_pid", Value::Number(i64::from(self.monitor_pid))),
+            (
+                "monitor_start_ticks",
+                Value::Number(i64::try_from(self.monitor_start_ticks).unwrap_or(i64::MAX)),
+            ),
+            (
+                "cgroup_slot",
+                self.cgroup_slot.map_or(Value::Null, |slot| Value::Number(i64::from(slot))),
+            ),
+        ])
+    }
+
+    fn from_json(text: &str) -> Option<StartRecord> {
+        let fields = json::read(text)?;
+        Some(StartRecord {
+            container_id: json::text(&fields, "container_id")?.to_owned(),
+            monitor_pid: i32::try_from(json::number(&fields, "monitor_pid")?).ok()?,
+            monitor_start_ticks: u64::try_from(json::number(&fields, "monitor_start_ticks")?)
+                .ok()?,
+            cgroup_slot: json::number(&fields, "cgroup_slot")
+                .and_then(|slot| u32::try_from(slot).ok()),
+        })
+    }
+}
+
+/// The container's exit record, or `None` while there is none.
+///
+/// # Errors
+/// When the file is there and cannot be read or understood.
+pub fn read_exit(private_dir: &Path) -> Result<Option<ExitRecord>, RecordError> {
+    read_record(&private_dir.join(EXIT_FILE), ExitRecord::from_json)
+}
+
+/// The container's start record, or `None` if its monitor never came so far.
+///
+/// # Errors
+/// When the file is there and cannot be read or understood.
+pub fn read_start(private_dir: &Path) -> Result<Option<StartRecord>, RecordError> {
+    read_record(&private_dir.join(START_FILE), StartRecord::from_json)
+}
+
+fn read_record<T>(
+    path: &Path,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<Option<T>, RecordError> {
+    match fs::read_to_string(path) {
+        Ok(text) => match parse(&text) {
+            Some(record) => Ok(Some(record)),
+            None => Err(RecordError::Malformed { path: path.to_owned() }),
+        },
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(RecordError::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// What became of the container of `private_dir`, which an earlier agent process started.
+///
+/// # Errors
+/// When a record is there and cannot be read, or the running monitor cannot be watched.
+pub fn adopt(private_dir: &Path) -> Result<Adopted, RecordError> {
+    if let Some(start) = read_start(private_dir)? {
+        let pid = start.monitor_pid;
+        match process::open_pidfd(pid) {
+            // The ticks are compared after the pidfd is open, so the pid cannot be reused between.
+            Ok(pidfd) if process::start_ticks(pid) == Some(start.monitor_start_ticks) => {
+                if !process::has_ended(&pidfd) {
+                    return Ok(Adopted::Running { start, pidfd });
+                }
+            }
+            Ok(_) => {}
+            Err(source) if source.raw_os_error() == Some(libc::ESRCH) => {}
+            Err(source) => return Err(RecordError::Watch { pid, source }),
+        }
+    }
+    // Read last: a monitor that ended just now wrote it before it ended.
+    Ok(match read_exit(private_dir)? {
+        Some(record) => Adopted::Ended(record),
+        None => Adopted::Gone,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_record_comes_back() {
+        for signal in [None, Some(9)] {
+            let record = ExitRecord {
+                exit_status: -104,
+                signal,
+                diagnostics: "128.0 MB of 128 MB physical memory used\n\"x\"".into(),
+                ended_ms: 1_790_000_000_123,
+            };
+            assert_eq!(ExitRecord::from_json(&record.to_json()), Some(record));
+        }
+    }
+
+    #[test]
+    fn adopt_tells_running_ended_and_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(adopt(dir.path()).unwrap(), Adopted::Gone));
+        let own = i32::try_from(std::process::id()).unwrap();
+        let mut start = StartRecord {
+            container_id: "container_e01_1_0001_01_000001".into(),
+            monitor_pid: own,
+            monitor_start_ticks: process::start_ticks(own).unwrap(),
+            cgroup_slot: Some(3),
+        };
+        fs::write(dir.path().join(START_FILE), start.to_json()).unwrap();
+        assert!(matches!(adopt(dir.path()).unwrap(), Adopted::Running { start: s, .. } if s == start));
+        // The same pid with another start time is another process.
+        start.monitor_start_ticks += 1;
+        fs::write(dir.path().join(START_FILE), start.to_json()).unwrap();
+        assert!(matches!(adopt(dir.path()).unwrap(), Adopted::Gone));
+        let exit = ExitRecord {
+            exit_status: 7,
+            signal: None,
+            diagnostics: String::new(),
+            ended_ms: 1,
+        };
+        fs::write(dir.path().join(EXIT_FILE), exit.to_json()).unwrap();
+        assert!(matches!(adopt(dir.path()).unwrap(), Adopted::Ended(e) if e == exit));
+        fs::write(dir.path().join(EXIT_FILE), "{").unwrap();
+        assert!(matches!(adopt(dir.path()), Err(RecordError::Malformed { .. })));
+    }
+}
