@@ -1,0 +1,275 @@
+//! Stages and tasks: first in, first out by stage; each task final exactly once.
+//!
+//! A task waits in its stage's queue, or is launched as one attempt on one executor. An attempt
+//! that fails or is lost puts it back (`retry.rs`); being final removes it. Events of attempts that
+//! are not the current one only free their slot.
+
+mod retry;
+mod schedule;
+
+use std::collections::VecDeque;
+
+use bobbin_types::{ContainerId, ExitStatus, Millis};
+
+use crate::effect::Effect;
+use crate::event::{StageId, TaskKey, TaskRef};
+use crate::executors::NEVER_RAN;
+use crate::master::ApplicationMaster;
+
+/// One `RunTasks` stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stage {
+    /// New tasks in the order of their submission. May hold tasks that are final by now.
+    pub(crate) pending: VecDeque<TaskKey>,
+    /// Tasks tried before; they go first.
+    pub(crate) retries: VecDeque<TaskKey>,
+    /// Tasks that are not final.
+    pub(crate) open: u64,
+    pub(crate) closed: bool,
+    pub(crate) throttled: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TaskPlace {
+    Waiting,
+    Launched(ContainerId),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Task {
+    pub(crate) stage: StageId,
+    pub(crate) place: TaskPlace,
+    /// The current or last attempt, 0 before the first.
+    pub(crate) attempt: u32,
+    pub(crate) failures: u32,
+    pub(crate) losses: u32,
+    pub(crate) failed_on: Vec<ContainerId>,
+    /// From then on it also goes to an executor it has failed on.
+    pub(crate) anywhere_at: Millis,
+}
+
+/// How a task ended for good.
+pub(crate) struct Outcome {
+    pub(crate) exit_status: ExitStatus,
+    pub(crate) problem: String,
+    /// Whether the current attempt's output belongs to it.
+    pub(crate) with_output: bool,
+}
+
+impl Outcome {
+    fn without_run(problem: String) -> Outcome {
+        Outcome {
+            exit_status: NEVER_RAN,
+            problem,
+            with_output: false,
+        }
+    }
+}
+
+impl ApplicationMaster {
+    pub(crate) fn on_stage_opened(&mut self, stage: StageId) {
+        if !self.shut_down {
+            self.stages.entry(stage).or_default();
+        }
+    }
+
+    pub(crate) fn on_task_submitted(
+        &mut self,
+        now: Millis,
+        stage: StageId,
+        key: TaskKey,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(entry) = self.stages.get_mut(&stage) else {
+            return;
+        };
+        if entry.closed || self.tasks.contains_key(&key) {
+            return;
+        }
+        entry.open += 1;
+        entry.pending.push_back(key);
+        self.tasks.insert(
+            key,
+            Task {
+                stage,
+                place: TaskPlace::Waiting,
+                attempt: 0,
+                failures: 0,
+                losses: 0,
+                failed_on: Vec::new(),
+                anywhere_at: Millis(0),
+            },
+        );
+        self.fail_hopeless_tasks(effects);
+        self.schedule(now, effects);
+    }
+
+    pub(crate) fn on_task_cancelled(
+        &mut self,
+        stage: StageId,
+        key: TaskKey,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.tasks.get(&key).is_some_and(|t| t.stage == stage) {
+            self.kill_current_attempt(key, effects);
+            let outcome = Outcome::without_run("it was cancelled".to_owned());
+            self.finish(key, outcome, effects);
+        }
+    }
+
+    pub(crate) fn on_stage_closed(&mut self, stage: StageId, effects: &mut Vec<Effect>) {
+        if let Some(entry) = self.stages.get_mut(&stage) {
+            entry.closed = true;
+            self.end_stage_if_done(stage, effects);
+        }
+    }
+
+    /// Nobody waits for the tasks: they end without a word.
+    pub(crate) fn on_stage_broken(&mut self, stage: StageId, effects: &mut Vec<Effect>) {
+        if self.stages.remove(&stage).is_none() {
+            return;
+        }
+        let mine: Vec<_> = self
+            .tasks
+            .iter()
+            .filter(|(_, t)| t.stage == stage)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in mine {
+            self.kill_current_attempt(key, effects);
+            self.remove_task(key);
+        }
+        effects.push(Effect::StageEnded { stage });
+    }
+
+    pub(crate) fn on_stage_throttled(
+        &mut self,
+        now: Millis,
+        stage: StageId,
+        throttled: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(entry) = self.stages.get_mut(&stage) {
+            entry.throttled = throttled;
+            self.schedule(now, effects);
+        }
+    }
+
+    pub(crate) fn on_task_started(
+        &mut self,
+        container: ContainerId,
+        task: TaskRef,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (Some(stage), Some(executor)) = (
+            self.current(container, task),
+            self.executors.get(&container),
+        ) else {
+            return;
+        };
+        effects.push(Effect::TaskRunning {
+            stage,
+            task,
+            container,
+            node: executor.node.clone(),
+        });
+    }
+
+    /// The stage of the task if `task` is its current attempt and runs on `container`.
+    fn current(&self, container: ContainerId, task: TaskRef) -> Option<StageId> {
+        let known = self.tasks.get(&task.task)?;
+        let is_current =
+            known.attempt == task.attempt && known.place == TaskPlace::Launched(container);
+        is_current.then_some(known.stage)
+    }
+
+    /// Tells the executor; the slot is free when it says that the attempt has ended.
+    fn kill_current_attempt(&mut self, key: TaskKey, effects: &mut Vec<Effect>) {
+        let Some(task) = self.tasks.get(&key) else {
+            return;
+        };
+        if let TaskPlace::Launched(container) = task.place {
+            let attempt = TaskRef {
+                task: key,
+                attempt: task.attempt,
+            };
+            effects.push(Effect::KillTask {
+                container,
+                task: attempt,
+            });
+            effects.push(Effect::DiscardOutput { task: attempt });
+        }
+    }
+
+    fn remove_task(&mut self, key: TaskKey) -> Option<Task> {
+        let task = self.tasks.remove(&key)?;
+        self.retry_at.remove(&(task.anywhere_at, key));
+        Some(task)
+    }
+
+    /// The only way for a task to become final.
+    fn finish(&mut self, key: TaskKey, outcome: Outcome, effects: &mut Vec<Effect>) {
+        let Some(task) = self.remove_task(key) else {
+            return;
+        };
+        let output_of = outcome.with_output.then_some(TaskRef {
+            task: key,
+            attempt: task.attempt,
+        });
+        effects.push(Effect::TaskFinal {
+            stage: task.stage,
+            task: key,
+            output_of,
+            exit_status: outcome.exit_status,
+            attempts: task.attempt,
+            problem: outcome.problem,
+        });
+        if let Some(stage) = self.stages.get_mut(&task.stage) {
+            stage.open -= 1;
+        }
+        self.end_stage_if_done(task.stage, effects);
+    }
+
+    fn end_stage_if_done(&mut self, stage: StageId, effects: &mut Vec<Effect>) {
+        let done = self
+            .stages
+            .get(&stage)
+            .is_some_and(|s| s.closed && s.open == 0);
+        if done {
+            self.stages.remove(&stage);
+            effects.push(Effect::StageEnded { stage });
+        }
+    }
+
+    /// Why no task can ever run, when there is no executor and none will come.
+    fn hopeless(&self) -> Option<String> {
+        if let Some(words) = &self.failed {
+            return Some(words.clone());
+        }
+        if self.held() > 0 {
+            return None;
+        }
+        if let Some(words) = &self.refusal {
+            return Some(format!("no executor can be had: {words}"));
+        }
+        (self.wanted() == 0)
+            .then(|| "the application has no executors: submit with --num-executors N".to_owned())
+    }
+
+    pub(crate) fn fail_hopeless_tasks(&mut self, effects: &mut Vec<Effect>) {
+        if self.tasks.is_empty() {
+            return;
+        }
+        if let Some(words) = self.hopeless() {
+            self.fail_all_tasks(&words, effects);
+        }
+    }
+
+    pub(crate) fn fail_all_tasks(&mut self, words: &str, effects: &mut Vec<Effect>) {
+        let keys: Vec<_> = self.tasks.keys().copied().collect();
+        for key in keys {
+            self.kill_current_attempt(key, effects);
+            self.finish(key, Outcome::without_run(words.to_owned()), effects);
+        }
+    }
+}
