@@ -1,7 +1,11 @@
 #![expect(dead_code, reason = "main is not written yet")]
+mod config;
 mod file_tree;
 mod grpc {
-    mod translate;
+    pub(crate) mod identify;
+    pub(crate) mod staging;
+    pub(crate) mod status;
+    pub(crate) mod translate;
 }
 mod records;
 mod store;

@@ -30,7 +30,8 @@ pub use serve::{Listener, ServeError, ServeLimits, serve};
 pub use settings::{SettingsError, check_keys, load, load_from};
 pub use shutdown::{notify_ready, notify_stopping, on_signals};
 pub use token::{
-    Claims, MasterSecretError, SecretKey, TokenError, TokenKind, bearer, load_or_create_secret,
+    Claims, MasterSecretError, SecretKey, TokenError, TokenKind, bearer, claimed_node,
+    load_or_create_secret,
 };
 
 use bobbin_types::{Millis, WallMillis};

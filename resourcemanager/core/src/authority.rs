@@ -20,6 +20,19 @@ pub enum Principal {
     Container(ContainerId),
 }
 
+/// The one mapping from a uid that the kernel proved to a principal. uid 0 administers and, as a
+/// submitter, is the account `root_runs_as`; the resource manager's own uid administers as itself.
+#[must_use]
+pub fn principal_of_uid(
+    uid: u32,
+    account: &UserName,
+    own_uid: u32,
+    root_runs_as: &UserName,
+) -> Principal {
+    let name = if uid == 0 { root_runs_as } else { account };
+    Principal::User { name: name.clone(), administrator: uid == 0 || uid == own_uid }
+}
+
 /// What is asked for: one for every method of every service of the resource manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {

@@ -1,0 +1,253 @@
+//! Who calls: a unix socket's peer by its uid, anybody by a token; and the audit log.
+//!
+//! What a message says about its sender is never looked at here. Whether the caller may do what it
+//! asks is the core's authority function's word; this module only asks it and writes the audit line.
+
+use bobbin_rm_core::{Object, Operation, Principal, Refusal, may, principal_of_uid};
+use bobbin_service::{
+    Peer, SecretKey, TokenError, TokenKind, account_of_uid, bearer, claimed_node, own_uid, peer,
+    wall_now,
+};
+use bobbin_types::UserName;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
+
+use super::status::refused;
+
+/// Proves callers. Clones share nothing that changes.
+#[derive(Clone, Debug)]
+pub(crate) struct Doorkeeper {
+    secret: SecretKey,
+    own_uid: u32,
+    root_runs_as: UserName,
+}
+
+impl Doorkeeper {
+    /// `secret` is the cluster's; `root_runs_as` the account that root's applications run as.
+    pub(crate) fn new(secret: SecretKey, root_runs_as: UserName) -> Doorkeeper {
+        Doorkeeper {
+            secret,
+            own_uid: own_uid(),
+            root_runs_as,
+        }
+    }
+
+    /// Who sent `request`: by its token if it has one, else by the uid of its unix socket.
+    ///
+    /// # Errors
+    /// `Unauthenticated`, with what is missing and how to get it.
+    pub(crate) fn principal<T>(&self, request: &Request<T>) -> Result<Principal, Status> {
+        let named = match bearer(request.metadata()) {
+            Ok(_) => self.by_token(request.metadata()),
+            Err(TokenError::Missing) => self.by_peer(peer(request)),
+            Err(e) => Err(Status::unauthenticated(e.to_string())),
+        };
+        if let Err(status) = &named {
+            tracing::info!(target: "audit", peer = ?peer(request), result = status.message(), "refused");
+        }
+        named
+    }
+
+    fn by_peer(&self, peer: Option<Peer>) -> Result<Principal, Status> {
+        let uid = match peer {
+            Some(Peer::Unix { uid, .. }) => uid,
+            Some(Peer::Tcp(_)) | None => {
+                return Err(Status::unauthenticated(
+                    "no token: on this port 'authorization: Bearer <token>' says who calls; \
+                     make one with 'bobbin token create' on the resource manager's host",
+                ));
+            }
+        };
+        let account = match account_of_uid(uid) {
+            Ok(account) => account.name,
+            // Root needs no account: it submits as another.
+            Err(_) if uid == 0 => "root".to_owned(),
+            Err(e) => return Err(Status::unauthenticated(e.to_string())),
+        };
+        let account = account
+            .parse()
+            .map_err(|e: bobbin_types::NameError| Status::unauthenticated(e.to_string()))?;
+        Ok(principal_of_uid(
+            uid,
+            &account,
+            self.own_uid,
+            &self.root_runs_as,
+        ))
+    }
+
+    fn by_token(&self, metadata: &MetadataMap) -> Result<Principal, Status> {
+        let unauthenticated = |e: TokenError| Status::unauthenticated(e.to_string());
+        let token = bearer(metadata).map_err(unauthenticated)?;
+        let own = [TokenKind::User, TokenKind::Node, TokenKind::Attempt];
+        let claims = match self.secret.verify(token, &own, wall_now()) {
+            // A container's token is signed with its node's key.
+            Err(TokenError::Signature) => {
+                let node = claimed_node(token)
+                    .ok_or(TokenError::Signature)
+                    .map_err(unauthenticated)?;
+                let key = self.secret.for_node(&node);
+                key.verify(token, &[TokenKind::Container], wall_now())
+                    .map_err(unauthenticated)?
+            }
+            other => other.map_err(unauthenticated)?,
+        };
+        let malformed = |_| Status::unauthenticated(TokenError::Malformed.to_string());
+        Ok(match claims.kind {
+            TokenKind::User => Principal::User {
+                // A token proves a user, never an administrator: that takes the host's own proof.
+                name: claims.user.parse().map_err(|_| malformed(()))?,
+                administrator: false,
+            },
+            TokenKind::Node => Principal::Node(claims.node),
+            TokenKind::Attempt => {
+                Principal::Attempt(claims.attempt.parse().map_err(|_| malformed(()))?)
+            }
+            TokenKind::Container => {
+                Principal::Container(claims.container.parse().map_err(|_| malformed(()))?)
+            }
+            TokenKind::AmNode | TokenKind::Relay => {
+                return Err(unauthenticated(TokenError::WrongKind));
+            }
+        })
+    }
+}
+
+/// Asks the authority function and writes the audit line: of every refusal, and of every call that
+/// changes something.
+///
+/// # Errors
+/// `PermissionDenied` with the rule.
+pub(crate) fn authorize(
+    principal: &Principal,
+    operation: Operation,
+    object: &Object<'_>,
+) -> Result<(), Status> {
+    match may(principal, operation, object) {
+        Ok(()) => {
+            if operation.changes() {
+                tracing::info!(target: "audit", %principal, operation = operation.as_str(), %object, result = "allowed");
+            }
+            Ok(())
+        }
+        Err(denied) => {
+            tracing::info!(target: "audit", %principal, operation = operation.as_str(), %object, result = "denied");
+            Err(refused(&Refusal::Denied(denied)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bobbin_service::Claims;
+    use bobbin_types::WallMillis;
+
+    use super::*;
+
+    fn secret() -> SecretKey {
+        SecretKey::from_bytes(&[7; 32]).unwrap()
+    }
+
+    fn doorkeeper() -> Doorkeeper {
+        Doorkeeper::new(secret(), "nobody".parse().unwrap())
+    }
+
+    fn with_token(token: &str) -> Request<()> {
+        let mut request = Request::new(());
+        request
+            .metadata_mut()
+            .insert("authorization", format!("Bearer {token}").parse().unwrap());
+        request
+    }
+
+    fn later() -> WallMillis {
+        WallMillis(wall_now().0 + 60_000)
+    }
+
+    fn from_unix(uid: u32) -> Request<()> {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(Peer::Unix {
+            uid,
+            gid: uid,
+            pid: None,
+        });
+        request
+    }
+
+    #[test]
+    fn the_kernel_names_the_user_of_a_unix_socket() {
+        let root = doorkeeper().principal(&from_unix(0)).unwrap();
+        let nobody = "nobody".parse().unwrap();
+        assert_eq!(
+            root,
+            Principal::User {
+                name: nobody,
+                administrator: true
+            }
+        );
+        let status = doorkeeper()
+            .principal(&from_unix(4_000_000_001))
+            .unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Unauthenticated);
+    }
+
+    #[test]
+    fn a_token_wins_over_the_socket_and_never_administers() {
+        let mut claims = Claims::new(TokenKind::User, later());
+        claims.user = "alice".to_owned();
+        let mut request = with_token(&secret().mint(&claims));
+        request.extensions_mut().insert(Peer::Unix {
+            uid: 0,
+            gid: 0,
+            pid: None,
+        });
+        let alice = "alice".parse().unwrap();
+        let principal = doorkeeper().principal(&request).unwrap();
+        assert_eq!(
+            principal,
+            Principal::User {
+                name: alice,
+                administrator: false
+            }
+        );
+    }
+
+    #[test]
+    fn a_containers_token_is_checked_with_its_nodes_key() {
+        let mut claims = Claims::new(TokenKind::Container, later());
+        claims.node = "h:1".to_owned();
+        claims.container = "container_e01_1_0001_01_000001".to_owned();
+        let right = with_token(&secret().for_node("h:1").mint(&claims));
+        assert!(matches!(
+            doorkeeper().principal(&right),
+            Ok(Principal::Container(_))
+        ));
+        let wrong = with_token(&secret().for_node("h:2").mint(&claims));
+        assert!(doorkeeper().principal(&wrong).is_err());
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        assert!(doorkeeper().principal(&Request::new(())).is_err());
+        assert!(doorkeeper().principal(&with_token("nonsense")).is_err());
+        let mut claims = Claims::new(TokenKind::User, WallMillis(1));
+        claims.user = "alice".to_owned();
+        assert!(
+            doorkeeper()
+                .principal(&with_token(&secret().mint(&claims)))
+                .is_err()
+        );
+        claims.expires_ms = later().0;
+        let other = SecretKey::from_bytes(&[8; 32]).unwrap();
+        assert!(
+            doorkeeper()
+                .principal(&with_token(&other.mint(&claims)))
+                .is_err()
+        );
+        claims.kind = TokenKind::Relay;
+        assert!(
+            doorkeeper()
+                .principal(&with_token(&secret().mint(&claims)))
+                .is_err()
+        );
+    }
+}
