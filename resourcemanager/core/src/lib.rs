@@ -18,7 +18,7 @@ mod record;
 mod refusal;
 pub mod view;
 
-pub use authority::{Denied, Object, Operation, Principal, may};
+pub use authority::{Denied, Object, Operation, Principal, may, principal_of_uid};
 pub use config::Config;
 pub use effect::{
     CompletedContainer, Effect, Grant, IllegalTransition, MasterMessage, MasterRegistered,
