@@ -136,11 +136,10 @@ fn endpoint(uri: &str) -> Result<Endpoint, ConnectError> {
     let malformed = || ConnectError::Address {
         address: uri.trim_start_matches("http://").to_owned(),
     };
-    if uri != "http://bobbin"
-        && !uri
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| port.parse::<u16>().is_ok())
-    {
+    let has_port = uri
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if uri != "http://bobbin" && !has_port {
         return Err(malformed());
     }
     Ok(Endpoint::from_shared(uri.to_owned())
