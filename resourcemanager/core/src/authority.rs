@@ -30,7 +30,10 @@ pub fn principal_of_uid(
     root_runs_as: &UserName,
 ) -> Principal {
     let name = if uid == 0 { root_runs_as } else { account };
-    Principal::User { name: name.clone(), administrator: uid == 0 || uid == own_uid }
+    Principal::User {
+        name: name.clone(),
+        administrator: uid == 0 || uid == own_uid,
+    }
 }
 
 /// What is asked for: one for every method of every service of the resource manager.

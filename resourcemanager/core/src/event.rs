@@ -162,6 +162,28 @@ pub struct Submission {
     pub settings: BTreeMap<String, String>,
 }
 
+impl Submission {
+    /// What an ended application is remembered by.
+    pub(crate) fn without_launch(&self) -> Submission {
+        Submission {
+            application: self.application,
+            name: self.name.clone(),
+            queue: self.queue.clone(),
+            priority: self.priority,
+            unmanaged: self.unmanaged,
+            launch: LaunchContext::default(),
+            resource: self.resource,
+            overhead: self.overhead,
+            max_attempts: self.max_attempts,
+            tags: self.tags.clone(),
+            timeout_ms: self.timeout_ms,
+            tie_to_client: self.tie_to_client,
+            application_type: self.application_type.clone(),
+            settings: BTreeMap::new(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRegistration {
     pub node: NodeId,

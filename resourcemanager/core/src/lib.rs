@@ -7,15 +7,29 @@
 //!
 //! Deliberately absent: clocks, randomness, serialization, logging, hash maps, floats.
 
+mod application;
+mod attempt;
 mod authority;
 mod config;
+mod container;
 mod effect;
 mod event;
+mod grants;
+mod invariants;
 mod launch;
 pub mod limits;
+mod liveness;
 mod manager;
+mod master;
+mod node;
+mod queue;
 mod record;
+mod recovery;
 mod refusal;
+mod reports;
+mod scheduler;
+mod submission;
+mod text;
 pub mod view;
 
 pub use authority::{Denied, Object, Operation, Principal, may, principal_of_uid};

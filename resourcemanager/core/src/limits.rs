@@ -9,8 +9,14 @@ pub const APPLICATIONS_LIVE_MAX: usize = 20_000;
 pub const ISSUED_IDS_MAX: usize = 10_000;
 /// Nodes, lost ones included.
 pub const NODES_MAX: usize = 20_000;
+/// MiB, or units of a countable kind, of one node; vcores of one node. With these the sums over all
+/// nodes and containers fit their integers.
+pub const NODE_UNITS_MAX: u64 = 1 << 40;
+pub const NODE_VCORES_MAX: u32 = 1 << 16;
 /// Containers one node may list at its registration.
 pub const CONTAINERS_PER_NODE_MAX: usize = 20_000;
+/// Applications whose folders one node may list at its registration.
+pub const APPLICATIONS_PER_NODE_MAX: usize = 200_000;
 /// Kill requests of one application that wait for its end.
 pub const KILL_WAITERS_MAX: usize = 1_000;
 /// Ended containers remembered for `ListContainers`, all applications together; the oldest go first.

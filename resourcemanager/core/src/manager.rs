@@ -1,24 +1,89 @@
 //! The resource manager as one value: every event goes in at one place.
 
-use bobbin_types::{ApplicationId, AttemptId, ContainerId, Millis, NodeId, WallMillis};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::view::{
-    ApplicationFilter, ApplicationReport, ClusterReport, ContainerReport, NodeReport, Page,
+use bobbin_types::{
+    ApplicationId, AttemptId, ContainerId, Millis, NodeId, Resource, UserName, WallMillis,
 };
-use crate::{Config, Effect, Event, Principal, Record, Refusal};
+
+use crate::application::Application;
+use crate::container::Container;
+use crate::liveness::Deadlines;
+use crate::node::{Node, NodeKey};
+use crate::queue::{Queue, share_of};
+use crate::scheduler::{
+    ClusterView, DemandKey, FitTree, NodeIndex, PlannedGrant, Rooms, Trigger, plan, room,
+};
+use crate::{Config, Effect, Event, Grant, IllegalTransition, MasterMessage};
+
+/// Ids of applications: handed out, reserved in the journal, forgotten.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ids {
+    /// The last one handed out.
+    pub(crate) last: u32,
+    /// All up to here are reserved in the journal.
+    pub(crate) reserved: u32,
+    /// One up to here that is not on record has ended and was forgotten.
+    pub(crate) floor: u32,
+    /// To whom those were handed out that are not submitted yet.
+    pub(crate) issued: BTreeMap<ApplicationId, UserName>,
+}
+
+/// What an event has brought about and is dealt with at its end. Empty between events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pending {
+    /// Nodes with more room than before.
+    pub(crate) rooms: BTreeSet<NodeKey>,
+    /// Masters may take more than before.
+    pub(crate) masters: bool,
+    /// New demands.
+    pub(crate) demands: BTreeSet<DemandKey>,
+    pub(crate) grants: BTreeMap<AttemptId, Vec<Grant>>,
+    pub(crate) changed: BTreeSet<ApplicationId>,
+}
 
 /// The whole state of a resource manager.
 #[derive(Clone, Debug)]
 pub struct ResourceManager {
-    config: Config,
-    epoch: u32,
-    cluster_timestamp: u64,
-    wall: WallMillis,
+    pub(crate) config: Config,
+    pub(crate) epoch: u32,
+    pub(crate) cluster_timestamp: u64,
+    pub(crate) wall: WallMillis,
+    /// The journal is read.
+    pub(crate) ready: bool,
+    /// Nodes of before the start may still come back.
+    pub(crate) recovering: bool,
+    pub(crate) ids: Ids,
+    /// Submissions so far: the order in the queue.
+    pub(crate) submissions: u64,
+    pub(crate) applications: BTreeMap<ApplicationId, Application>,
+    pub(crate) live_applications: BTreeSet<ApplicationId>,
+    /// Oldest first.
+    pub(crate) ended: VecDeque<ApplicationId>,
+    pub(crate) containers: BTreeMap<ContainerId, Container>,
+    /// Oldest first.
+    pub(crate) ended_containers: VecDeque<ContainerId>,
+    pub(crate) nodes: BTreeMap<NodeKey, Node>,
+    pub(crate) node_keys: BTreeMap<NodeId, NodeKey>,
+    pub(crate) next_node_key: u32,
+    /// Of nodes that are registered and not lost.
+    pub(crate) totals: BTreeMap<NodeKey, Resource>,
+    pub(crate) largest: FitTree<NodeKey, Rooms>,
+    pub(crate) cluster_total: Resource,
+    /// Nodes that take work.
+    pub(crate) index: NodeIndex,
+    pub(crate) queue: Queue,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) pending: Pending,
+    pub(crate) illegal_transitions: u64,
 }
 
 impl ResourceManager {
     /// A resource manager that knows nothing yet. `epoch` is one more than the last one on record
-    /// (1 the first time), `cluster_timestamp` the one on record or, the first time, now.
+    /// (1 the first time), `cluster_timestamp` the one on record or, the first time, the wall clock.
+    ///
+    /// The driver replays the journal as [`Event::Recovered`], sends [`Event::WallClock`], then
+    /// [`Event::RecoveryDone`], and opens its doors when what that emitted is durable.
     #[must_use]
     pub fn new(config: Config, epoch: u32, cluster_timestamp: u64) -> ResourceManager {
         ResourceManager {
@@ -26,134 +91,317 @@ impl ResourceManager {
             epoch,
             cluster_timestamp,
             wall: WallMillis(0),
-        }
-    }
-
-    /// Takes one event in; appends what has to be done. Total: what is wrong is answered.
-    pub fn handle(&mut self, _now: Millis, event: Event, _effects: &mut Vec<Effect>) {
-        if let Event::WallClock(wall) = event {
-            self.wall = wall;
+            ready: false,
+            recovering: false,
+            ids: Ids::default(),
+            submissions: 0,
+            applications: BTreeMap::new(),
+            live_applications: BTreeSet::new(),
+            ended: VecDeque::new(),
+            containers: BTreeMap::new(),
+            ended_containers: VecDeque::new(),
+            nodes: BTreeMap::new(),
+            node_keys: BTreeMap::new(),
+            next_node_key: 0,
+            totals: BTreeMap::new(),
+            largest: FitTree::new(),
+            cluster_total: Resource::default(),
+            index: NodeIndex::new(),
+            queue: Queue::new(),
+            deadlines: Deadlines::default(),
+            pending: Pending::default(),
+            illegal_transitions: 0,
         }
     }
 
     /// When the driver has to send [`Event::Tick`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<Millis> {
-        None
+        self.deadlines.next()
     }
 
-    /// Records that rebuild the whole surviving state: a compacted journal.
-    #[must_use]
-    pub fn snapshot(&self) -> Vec<Record> {
-        vec![Record::Epoch {
-            epoch: self.epoch,
-            cluster_timestamp: self.cluster_timestamp,
-        }]
+    /// Takes one event in; appends what has to be done, in order. Total: what is wrong is answered.
+    pub fn handle(&mut self, now: Millis, event: Event, effects: &mut Vec<Effect>) {
+        self.dispatch(now, event, effects);
+        self.schedule(now, effects);
+        for (attempt, grants) in std::mem::take(&mut self.pending.grants) {
+            self.tell_master(attempt, MasterMessage::Granted(grants), effects);
+        }
+        let changed = std::mem::take(&mut self.pending.changed);
+        effects.extend(changed.into_iter().map(Effect::ApplicationChanged));
     }
 
-    #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    #[must_use]
-    pub fn cluster(&self) -> ClusterReport {
-        ClusterReport {
-            epoch: self.epoch,
-            cluster_timestamp: self.cluster_timestamp,
-            largest_container: bobbin_types::Resource::default(),
-            nodes_running: 0,
-            total: bobbin_types::Resource::default(),
-            used: bobbin_types::Resource::default(),
-            applications: 0,
-            applications_live: 0,
-            illegal_transitions: 0,
+    fn dispatch(&mut self, now: Millis, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::WallClock(wall) => self.wall = wall,
+            Event::Tick => self.on_tick(now, effects),
+            Event::Recovered(record) => self.on_recovered(record),
+            Event::RecoveryDone => self.on_recovery_done(now, effects),
+            Event::NewApplication { .. }
+            | Event::Submit { .. }
+            | Event::Kill { .. }
+            | Event::RequestAbandoned { .. }
+            | Event::LeaseHeld { .. }
+            | Event::LeaseLost { .. } => self.dispatch_client(now, event, effects),
+            Event::NodeRegistered {
+                session,
+                principal,
+                registration,
+            } => {
+                self.on_node_registered(now, session, &principal, *registration, effects);
+            }
+            Event::NodeStreamLost { node, session } => {
+                self.on_node_stream_lost(now, &node, session);
+            }
+            Event::NodeHeartbeat {
+                node,
+                session,
+                heartbeat,
+            } => {
+                self.on_node_heartbeat(now, &node, session, heartbeat, effects);
+            }
+            Event::ContainerStarted {
+                node,
+                session,
+                container,
+                resource,
+            } => {
+                let started = (container, resource);
+                self.on_container_started(now, &node, session, started, effects);
+            }
+            Event::ContainerExited {
+                node,
+                session,
+                exit,
+            } => {
+                self.on_container_exited(now, &node, session, exit, effects);
+            }
+            Event::MasterAttached { .. }
+            | Event::MasterStreamLost { .. }
+            | Event::MasterAsks { .. }
+            | Event::MasterReleases { .. }
+            | Event::MasterFinishes { .. }
+            | Event::MasterHeartbeat { .. } => self.dispatch_master(now, event, effects),
         }
     }
 
-    /// Reads a whole id, a unique end of one, or `@last` (the caller's newest).
-    ///
-    /// # Errors
-    /// Unknown, or ambiguous.
-    pub fn resolve(&self, _principal: &Principal, text: &str) -> Result<ApplicationId, Refusal> {
-        Err(Refusal::UnknownApplication(text.to_owned()))
-    }
-
-    /// The owner, for the authority function; `None` when the application is unknown.
-    #[must_use]
-    pub fn owner(&self, _application: ApplicationId) -> Option<&bobbin_types::UserName> {
-        None
-    }
-
-    /// With its attempts and, while it waits, the reason.
-    #[must_use]
-    pub fn application(&self, _application: ApplicationId) -> Option<ApplicationReport> {
-        None
-    }
-
-    /// Newest first, without attempts; only what `principal` may view.
-    #[must_use]
-    pub fn applications(
-        &self,
-        _principal: &Principal,
-        _filter: &ApplicationFilter,
-        _page_size: usize,
-        _after: Option<ApplicationId>,
-    ) -> Page<ApplicationReport, ApplicationId> {
-        Page {
-            rows: Vec::new(),
-            next: None,
+    fn dispatch_client(&mut self, now: Millis, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::NewApplication { request, principal } => {
+                self.on_new_application(request, &principal, effects);
+            }
+            Event::Submit {
+                request,
+                principal,
+                submission,
+            } => {
+                self.on_submit(now, request, &principal, *submission, effects);
+            }
+            Event::Kill {
+                request,
+                principal,
+                application,
+                wait,
+                reason,
+            } => {
+                let kill = crate::submission::Kill {
+                    principal,
+                    application,
+                    wait,
+                    reason,
+                };
+                self.on_kill(now, request, &kill, effects);
+            }
+            Event::RequestAbandoned {
+                request,
+                application,
+            } => {
+                if let Some(application) = self.applications.get_mut(&application) {
+                    application
+                        .kill_waiters
+                        .retain(|(waiter, _)| *waiter != request);
+                }
+            }
+            Event::LeaseHeld {
+                request,
+                principal,
+                application,
+                session,
+            } => {
+                self.on_lease_held(request, &principal, application, session, effects);
+            }
+            Event::LeaseLost {
+                application,
+                session,
+            } => {
+                self.on_lease_lost(now, application, session);
+            }
+            Event::WallClock(_)
+            | Event::Tick
+            | Event::Recovered(_)
+            | Event::RecoveryDone
+            | Event::NodeRegistered { .. }
+            | Event::NodeStreamLost { .. }
+            | Event::NodeHeartbeat { .. }
+            | Event::ContainerStarted { .. }
+            | Event::ContainerExited { .. }
+            | Event::MasterAttached { .. }
+            | Event::MasterStreamLost { .. }
+            | Event::MasterAsks { .. }
+            | Event::MasterReleases { .. }
+            | Event::MasterFinishes { .. }
+            | Event::MasterHeartbeat { .. } => {}
         }
     }
 
-    /// Of one application, live ones and remembered ended ones, in the order of their ids.
-    #[must_use]
-    pub fn containers(
-        &self,
-        _application: ApplicationId,
-        _page_size: usize,
-        _after: Option<ContainerId>,
-    ) -> Page<ContainerReport, ContainerId> {
-        Page {
-            rows: Vec::new(),
-            next: None,
+    fn dispatch_master(&mut self, now: Millis, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::MasterAttached {
+                session,
+                principal,
+                attempt,
+                registration,
+            } => {
+                let who = (&principal, attempt);
+                self.on_master_attached(now, session, who, *registration, effects);
+            }
+            Event::MasterStreamLost { attempt, session } => {
+                self.on_master_stream_lost(now, attempt, session);
+            }
+            Event::MasterAsks {
+                attempt,
+                session,
+                asks,
+            } => {
+                self.on_master_asks(now, attempt, session, asks, effects);
+            }
+            Event::MasterReleases {
+                attempt,
+                session,
+                containers,
+            } => {
+                self.on_master_releases(now, attempt, session, &containers, effects);
+            }
+            Event::MasterFinishes {
+                attempt,
+                session,
+                finish,
+            } => {
+                self.on_master_finishes(now, attempt, session, finish, effects);
+            }
+            Event::MasterHeartbeat {
+                attempt,
+                session,
+                progress_permille,
+            } => {
+                self.on_master_heartbeat(now, attempt, session, progress_permille);
+            }
+            Event::WallClock(_)
+            | Event::Tick
+            | Event::Recovered(_)
+            | Event::RecoveryDone
+            | Event::NewApplication { .. }
+            | Event::Submit { .. }
+            | Event::Kill { .. }
+            | Event::RequestAbandoned { .. }
+            | Event::LeaseHeld { .. }
+            | Event::LeaseLost { .. }
+            | Event::NodeRegistered { .. }
+            | Event::NodeStreamLost { .. }
+            | Event::NodeHeartbeat { .. }
+            | Event::ContainerStarted { .. }
+            | Event::ContainerExited { .. } => {}
         }
     }
 
-    #[must_use]
-    pub fn container(&self, _container: ContainerId) -> Option<ContainerReport> {
-        None
+    /// Hands out what room this event has made possible: room first, so that afterwards a new
+    /// demand is the only one that may find some.
+    fn schedule(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        if !self.ready {
+            return;
+        }
+        while let Some(node) = self.pending.rooms.pop_first() {
+            self.serve(now, &Trigger::Room(node), effects);
+        }
+        if std::mem::take(&mut self.pending.masters) {
+            self.serve(now, &Trigger::Masters, effects);
+        }
+        while let Some(demand) = self.pending.demands.pop_first() {
+            self.serve(now, &Trigger::Demand(demand), effects);
+        }
     }
 
-    /// The master's container of an attempt, of the newest when `attempt` is 0.
-    #[must_use]
-    pub fn master_container(
-        &self,
-        _application: ApplicationId,
-        _attempt: u32,
-    ) -> Option<ContainerReport> {
-        None
+    fn serve(&mut self, now: Millis, trigger: &Trigger, effects: &mut Vec<Effect>) {
+        loop {
+            let node = match trigger {
+                Trigger::Room(key) => self
+                    .nodes
+                    .get(key)
+                    .map(|node| (node.id.host(), room(&node.total, &node.used))),
+                Trigger::Masters | Trigger::Demand(_) => None,
+            };
+            let view = ClusterView {
+                index: &self.index,
+                queue: &self.queue,
+                am_limit: self.am_limit(),
+                node,
+            };
+            let plan = plan(&view, trigger, now);
+            let mut granted = false;
+            for grant in &plan.grants {
+                granted |= self.apply(now, grant, effects);
+            }
+            if !granted {
+                return;
+            }
+        }
     }
 
-    /// The nodes that ran containers of the application, with their addresses.
-    #[must_use]
-    pub fn application_nodes(&self, _application: ApplicationId) -> Vec<NodeReport> {
-        Vec::new()
+    /// Makes a planned grant true, if it still can be.
+    fn apply(&mut self, now: Millis, grant: &PlannedGrant, effects: &mut Vec<Effect>) -> bool {
+        let waits = self.queue.size_of(&grant.demand) == Some(grant.size);
+        let fits = self.nodes.get(&grant.node).is_some_and(|node| {
+            node.takes_work() && grant.size.fits_in(&room(&node.total, &node.used))
+        });
+        if !waits || !fits {
+            return false;
+        }
+        match &grant.demand.ask {
+            None => {
+                grant.size.fits_in(&self.queue.am_room(&self.am_limit()))
+                    && self.grant_master(now, grant, effects)
+            }
+            Some(ask) => self.grant_ask(now, grant, ask, effects),
+        }
     }
 
-    #[must_use]
-    pub fn nodes(&self) -> Vec<NodeReport> {
-        Vec::new()
+    pub(crate) fn am_limit(&self) -> Resource {
+        share_of(&self.cluster_total, self.config.max_am_share_permille)
     }
 
-    #[must_use]
-    pub fn node(&self, _node: &NodeId) -> Option<NodeReport> {
-        None
+    /// Of the registered nodes, kind by kind; zero when there is none.
+    pub(crate) fn largest_container(&self) -> Resource {
+        self.largest.best().unwrap_or_default()
     }
 
-    /// Whether this attempt's token is still good: it is its application's live attempt.
-    #[must_use]
-    pub fn attempt_is_live(&self, _attempt: AttemptId) -> bool {
-        false
+    /// Whether nodes and containers of before the start may still turn up.
+    pub(crate) fn is_recovering(&self) -> bool {
+        self.recovering
+    }
+
+    /// Counts and reports an input that a state does not know.
+    pub(crate) fn illegal(
+        &mut self,
+        object: String,
+        state: &'static str,
+        input: &'static str,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.illegal_transitions += 1;
+        effects.push(Effect::Illegal(IllegalTransition {
+            object,
+            state,
+            input,
+        }));
     }
 }

@@ -46,24 +46,26 @@ pub enum Refusal {
         "{asked} is more than any node has; the largest nodes have {largest} (kind by kind, {nodes} nodes)"
     )]
     LargerThanLargestNode {
-        asked: Resource,
-        largest: Resource,
+        asked: Box<Resource>,
+        largest: Box<Resource>,
         nodes: usize,
     },
     #[error("no queue '{queue}'; there is {known}")]
     UnknownQueue { queue: String, known: String },
     #[error("no node has the label '{0}'")]
     UnknownLabel(String),
+    #[error("no rack '{0}'; all nodes are in /default-rack")]
+    UnknownRack(String),
     #[error("a managed application needs a program to start")]
     NoProgram,
     #[error("an unmanaged application is its submitter's own process: it has no program to start")]
     UnmanagedWithProgram,
     #[error("{attempt} is over: {reason}")]
     AttemptOver { attempt: AttemptId, reason: String },
-    #[error("{0} has not unregistered from the last stream: only the first message registers")]
-    NotRegistered(AttemptId),
     #[error("node {node} offers {total}: at least 1 MiB and 1 vcore are needed")]
     NodeWithoutResources { node: NodeId, total: Resource },
+    #[error("node {node} offers {total}: at most 2^40 MiB and 65536 vcores are believed")]
+    NodeTooLarge { node: NodeId, total: Resource },
     #[error("the resource manager has not read its journal yet; try again")]
     Recovering,
 }
@@ -95,14 +97,15 @@ impl Refusal {
             | Refusal::LargerThanLargestNode { .. }
             | Refusal::UnknownQueue { .. }
             | Refusal::UnknownLabel(_)
+            | Refusal::UnknownRack(_)
             | Refusal::NoProgram
             | Refusal::UnmanagedWithProgram
-            | Refusal::NodeWithoutResources { .. } => RefusalKind::Invalid,
+            | Refusal::NodeWithoutResources { .. }
+            | Refusal::NodeTooLarge { .. } => RefusalKind::Invalid,
             Refusal::TooMany { .. } | Refusal::IdsExhausted => RefusalKind::Exhausted,
             Refusal::IdForgotten(_)
             | Refusal::ApplicationEnded(_)
-            | Refusal::AttemptOver { .. }
-            | Refusal::NotRegistered(_) => RefusalKind::Conflict,
+            | Refusal::AttemptOver { .. } => RefusalKind::Conflict,
             Refusal::Recovering => RefusalKind::Unavailable,
         }
     }

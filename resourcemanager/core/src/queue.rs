@@ -1,0 +1,178 @@
+//! The one queue: who waits for what, in which order, and what masters take.
+
+use std::collections::BTreeMap;
+
+use bobbin_types::{MAX_COUNTABLE_KINDS, Resource};
+
+use crate::scheduler::{DemandKey, Waiting};
+
+/// The rack of every node: racks come with the settings that name them.
+/// Source: `NetworkTopology.DEFAULT_RACK`.
+pub(crate) const DEFAULT_RACK: &str = "/default-rack";
+
+/// Where an ask may be served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    Anywhere,
+    /// On this host if it has room now, anywhere otherwise.
+    Prefer(String),
+    /// On this host or not at all.
+    Only(String),
+}
+
+/// A demand in the queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WaitingDemand {
+    pub(crate) size: Resource,
+    pub(crate) reach: Reach,
+}
+
+/// First in, first out over what fits: a demand that fits nowhere now blocks nobody.
+#[derive(Clone, Debug)]
+pub(crate) struct Queue {
+    pub(crate) masters: Waiting,
+    /// Asks that any node can serve.
+    pub(crate) asks: Waiting,
+    /// Asks that only one host can serve.
+    bound: BTreeMap<String, Waiting>,
+    demands: BTreeMap<DemandKey, WaitingDemand>,
+    /// Granted to masters now.
+    pub(crate) am_used: Resource,
+}
+
+impl Queue {
+    pub(crate) fn new() -> Queue {
+        Queue {
+            masters: Waiting::new(),
+            asks: Waiting::new(),
+            bound: BTreeMap::new(),
+            demands: BTreeMap::new(),
+            am_used: Resource::default(),
+        }
+    }
+
+    pub(crate) fn insert(&mut self, key: DemandKey, demand: WaitingDemand) {
+        self.remove(&key);
+        let set = match (&key.ask, &demand.reach) {
+            (None, _) => &mut self.masters,
+            (Some(_), Reach::Anywhere | Reach::Prefer(_)) => &mut self.asks,
+            (Some(_), Reach::Only(host)) => {
+                self.bound.entry(host.clone()).or_insert_with(Waiting::new)
+            }
+        };
+        set.insert(key.clone(), demand.size);
+        self.demands.insert(key, demand);
+    }
+
+    pub(crate) fn remove(&mut self, key: &DemandKey) {
+        let Some(demand) = self.demands.remove(key) else {
+            return;
+        };
+        match (&key.ask, &demand.reach) {
+            (None, _) => self.masters.remove(key, &demand.size),
+            (Some(_), Reach::Anywhere | Reach::Prefer(_)) => self.asks.remove(key, &demand.size),
+            (Some(_), Reach::Only(host)) => {
+                if let Some(set) = self.bound.get_mut(host) {
+                    set.remove(key, &demand.size);
+                    if set.len() == 0 {
+                        self.bound.remove(host);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn waiting(&self, key: &DemandKey) -> Option<&WaitingDemand> {
+        self.demands.get(key)
+    }
+
+    pub(crate) fn size_of(&self, key: &DemandKey) -> Option<Resource> {
+        self.demands.get(key).map(|demand| demand.size)
+    }
+
+    pub(crate) fn asks_of_host(&self, host: &str) -> Option<&Waiting> {
+        self.bound.get(host)
+    }
+
+    /// All demands in their order. For checks.
+    pub(crate) fn demands(&self) -> impl Iterator<Item = (&DemandKey, &WaitingDemand)> {
+        self.demands.iter()
+    }
+
+    /// What a further master may take. The first one always fits: an empty cluster must start one.
+    pub(crate) fn am_room(&self, am_limit: &Resource) -> Resource {
+        if self.am_used.is_zero() {
+            return Resource {
+                memory_mib: u64::MAX,
+                vcores: u32::MAX,
+                countable: [u64::MAX; MAX_COUNTABLE_KINDS],
+            };
+        }
+        crate::scheduler::room(am_limit, &self.am_used)
+    }
+
+    /// Whether the sets agree with each other.
+    pub(crate) fn is_consistent(&self) -> bool {
+        let held: usize = self.bound.values().map(Waiting::len).sum();
+        self.demands.len() == self.masters.len() + self.asks.len() + held
+            && self.masters.is_consistent()
+            && self.asks.is_consistent()
+            && self
+                .bound
+                .values()
+                .all(|set| set.len() > 0 && set.is_consistent())
+            && self
+                .demands
+                .iter()
+                .all(|(key, demand)| match (&key.ask, &demand.reach) {
+                    (None, _) => self.masters.contains(key, &demand.size),
+                    (Some(_), Reach::Anywhere | Reach::Prefer(_)) => {
+                        self.asks.contains(key, &demand.size)
+                    }
+                    (Some(_), Reach::Only(host)) => self
+                        .bound
+                        .get(host)
+                        .is_some_and(|set| set.contains(key, &demand.size)),
+                })
+    }
+}
+
+/// `permille` thousandths of `total`, rounded down, kind by kind. A kind that the cluster lacks
+/// bounds nothing.
+pub(crate) fn share_of(total: &Resource, permille: u32) -> Resource {
+    let part = |whole: u64| {
+        let scaled = u128::from(whole) * u128::from(permille) / 1000;
+        u64::try_from(scaled).unwrap_or(u64::MAX)
+    };
+    let vcores = u32::try_from(part(u64::from(total.vcores))).unwrap_or(u32::MAX);
+    let mut share = Resource::new(part(total.memory_mib), vcores);
+    for (i, unit) in share.countable.iter_mut().enumerate() {
+        *unit = part(total.countable[i]);
+    }
+    share
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_round_down() {
+        let total = Resource::new(1001, 3);
+        assert_eq!(share_of(&total, 500), Resource::new(500, 1));
+        assert_eq!(share_of(&total, 1000), total);
+        assert_eq!(
+            share_of(&Resource::new(u64::MAX, u32::MAX), 2000).memory_mib,
+            u64::MAX
+        );
+    }
+
+    #[test]
+    fn the_first_master_always_fits() {
+        let mut queue = Queue::new();
+        let limit = Resource::new(100, 1);
+        assert!(Resource::new(5000, 64).fits_in(&queue.am_room(&limit)));
+        queue.am_used = Resource::new(60, 1);
+        assert_eq!(queue.am_room(&limit), Resource::new(40, 0));
+    }
+}

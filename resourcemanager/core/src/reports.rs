@@ -1,0 +1,422 @@
+//! Answers to questions: fills the structs of [`crate::view`] from the state.
+
+use std::ops::Bound;
+
+use bobbin_types::{
+    ApplicationId, AttemptId, ContainerId, FinalStatus, NodeId, NodeState, Resource, UserName,
+};
+
+use crate::application::Application;
+use crate::attempt::Attempt;
+use crate::authority::{Object, Operation, Principal, may};
+use crate::limits::{PAGE_DEFAULT, PAGE_MAX};
+use crate::manager::ResourceManager;
+use crate::node::Node;
+use crate::view::{
+    ApplicationFilter, ApplicationReport, AttemptReport, ClusterReport, ContainerReport,
+    NodeReport, Page,
+};
+use crate::{Config, Refusal};
+
+impl ResourceManager {
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether the journal is read and doors may be open.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    #[must_use]
+    pub fn cluster(&self) -> ClusterReport {
+        let sum = |sum: Resource, part: &Resource| sum.checked_add(part).unwrap_or(sum);
+        let counted = self
+            .nodes
+            .values()
+            .filter(|node| self.totals.contains_key(&node.key));
+        ClusterReport {
+            epoch: self.epoch,
+            cluster_timestamp: self.cluster_timestamp,
+            largest_container: self.largest_container(),
+            nodes_running: self.index.len(),
+            total: self.cluster_total,
+            used: counted
+                .map(|node| &node.used)
+                .fold(Resource::default(), sum),
+            applications: self.applications.len(),
+            applications_live: self.live_applications.len(),
+            illegal_transitions: self.illegal_transitions,
+        }
+    }
+
+    /// Reads a whole id, a unique end of one, or `@last` (the caller's newest).
+    ///
+    /// # Errors
+    /// Unknown, or ambiguous.
+    pub fn resolve(&self, principal: &Principal, text: &str) -> Result<ApplicationId, Refusal> {
+        let shown: String = text.chars().filter(|c| !c.is_control()).take(80).collect();
+        if text == "@last" {
+            return self.newest_of(principal);
+        }
+        if let Ok(id) = text.parse::<ApplicationId>() {
+            let known = self.applications.contains_key(&id);
+            return if known {
+                Ok(id)
+            } else {
+                Err(Refusal::UnknownApplication(shown))
+            };
+        }
+        // A suffix ends inside the number or further left; only what may be seen is matched.
+        let mut matching = self.applications.iter().filter(|(id, application)| {
+            !text.is_empty()
+                && id.to_string().ends_with(text)
+                && self.may_view(principal, application)
+        });
+        match (matching.next(), matching.next()) {
+            (Some((id, _)), None) => Ok(*id),
+            (None, _) => Err(Refusal::UnknownApplication(shown)),
+            (Some((first, _)), Some((second, _))) => Err(Refusal::AmbiguousApplication {
+                text: shown,
+                first: *first,
+                second: *second,
+            }),
+        }
+    }
+
+    fn newest_of(&self, principal: &Principal) -> Result<ApplicationId, Refusal> {
+        let mine = |application: &Application| match principal {
+            Principal::User { name, .. } => application.spec.user == *name,
+            Principal::Attempt(attempt) => application.id() == attempt.application,
+            Principal::Container(container) => application.id() == container.application(),
+            Principal::Node(_) => false,
+        };
+        self.applications
+            .values()
+            .rev()
+            .find(|application| mine(application))
+            .map(Application::id)
+            .ok_or_else(|| Refusal::NoApplicationYet(principal.to_string()))
+    }
+
+    fn may_view(&self, principal: &Principal, application: &Application) -> bool {
+        let object = Object::Application {
+            id: application.id(),
+            owner: &application.spec.user,
+        };
+        may(principal, Operation::ViewApplication, &object).is_ok()
+    }
+
+    /// The owner, for the authority function; `None` when the application is unknown.
+    #[must_use]
+    pub fn owner(&self, application: ApplicationId) -> Option<&UserName> {
+        self.applications
+            .get(&application)
+            .map(|application| &application.spec.user)
+    }
+
+    /// To whom an id was handed out that is not submitted yet: for uploads before a submission.
+    #[must_use]
+    pub fn issued_to(&self, application: ApplicationId) -> Option<&UserName> {
+        self.ids.issued.get(&application)
+    }
+
+    /// With its attempts and, while it waits, the reason.
+    #[must_use]
+    pub fn application(&self, id: ApplicationId) -> Option<ApplicationReport> {
+        let application = self.applications.get(&id)?;
+        let mut report = self.application_report(application);
+        report.attempts = application.attempts.iter().map(attempt_report).collect();
+        report.waiting = self.explain(application);
+        Some(report)
+    }
+
+    /// Newest first, without attempts and reasons; only what `principal` may view.
+    /// A page size of 0 is the default one.
+    #[must_use]
+    pub fn applications(
+        &self,
+        principal: &Principal,
+        filter: &ApplicationFilter,
+        page_size: usize,
+        after: Option<ApplicationId>,
+    ) -> Page<ApplicationReport, ApplicationId> {
+        let below = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let matching = self
+            .applications
+            .range((Bound::Unbounded, below))
+            .rev()
+            .map(|(_, application)| application)
+            .filter(|application| {
+                (filter.states.is_empty() || filter.states.contains(&application.state.as_yarn()))
+                    && filter
+                        .user
+                        .as_ref()
+                        .is_none_or(|user| *user == application.spec.user)
+                    && self.may_view(principal, application)
+            });
+        page(
+            matching,
+            page_size,
+            |application| application.id(),
+            |application| self.application_report(application),
+        )
+    }
+
+    fn application_report(&self, application: &Application) -> ApplicationReport {
+        let submission = &application.spec.submission;
+        let end = application.end.as_ref();
+        // Said by its master already, while its container still runs.
+        let finish = application
+            .current()
+            .and_then(|attempt| attempt.finish.as_ref());
+        let said_final = finish.map(|finish| finish.final_status);
+        ApplicationReport {
+            id: application.id(),
+            name: submission.name.clone(),
+            user: application.spec.user.clone(),
+            queue: submission.queue.clone(),
+            state: application.state,
+            final_status: end
+                .map(|end| end.final_status)
+                .or(said_final)
+                .unwrap_or(FinalStatus::Undefined),
+            exit_status: end
+                .and_then(|end| end.exit_status)
+                .or_else(|| finish.and_then(|finish| finish.exit_status)),
+            diagnostics: end.map_or_else(String::new, |end| end.diagnostics.to_string()),
+            submitted: application.spec.submitted,
+            started: application.current().and_then(|attempt| attempt.started),
+            finished: end.map(|end| end.wall),
+            attempts: Vec::new(),
+            application_type: submission.application_type.clone(),
+            tags: submission.tags.clone(),
+            priority: submission.priority,
+            used: application.used,
+            containers: application.live.len(),
+            overhead: submission.overhead,
+            waiting: String::new(),
+            unmanaged: submission.unmanaged,
+            progress_permille: application.progress_permille,
+            tracking_url: application
+                .current()
+                .map_or_else(String::new, |attempt| attempt.tracking_url.clone()),
+        }
+    }
+
+    /// Of one application, live ones and remembered ended ones, in the order of their ids.
+    #[must_use]
+    pub fn containers(
+        &self,
+        application: ApplicationId,
+        page_size: usize,
+        after: Option<ContainerId>,
+    ) -> Page<ContainerReport, ContainerId> {
+        let Some(application) = self.applications.get(&application) else {
+            return Page {
+                rows: Vec::new(),
+                next: None,
+            };
+        };
+        let mut ids: Vec<ContainerId> = application
+            .live
+            .iter()
+            .chain(application.ended_containers.keys())
+            .chain(
+                application
+                    .attempts
+                    .iter()
+                    .filter_map(|a| a.place.as_ref())
+                    .map(|(id, _)| id),
+            )
+            .filter(|id| after.is_none_or(|after| **id > after))
+            .copied()
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let known = ids.into_iter().filter_map(|id| self.container(id));
+        page(known, page_size, |report| report.container, |report| report)
+    }
+
+    /// A container that lives, is remembered, or was a master's.
+    #[must_use]
+    pub fn container(&self, id: ContainerId) -> Option<ContainerReport> {
+        if let Some(container) = self.containers.get(&id) {
+            let node = self.nodes.get(&container.node)?;
+            let stop = container.stop.as_ref();
+            return Some(ContainerReport {
+                container: id,
+                node: node.id.clone(),
+                node_grpc_address: node.grpc_address.clone(),
+                state: container.state,
+                resource: container.resource,
+                exit_status: None,
+                diagnostics: stop.map_or_else(String::new, |stop| stop.diagnostics.to_string()),
+                is_master: container.is_master,
+            });
+        }
+        let application = self.applications.get(&id.application())?;
+        if let Some(ended) = application.ended_containers.get(&id) {
+            let node = ended.node.clone()?;
+            return Some(ContainerReport {
+                container: id,
+                node_grpc_address: self.address_of(&node),
+                node,
+                state: ended.state,
+                resource: ended.resource,
+                exit_status: Some(ended.exit_status),
+                diagnostics: ended.diagnostics.to_string(),
+                is_master: ended.is_master,
+            });
+        }
+        // A master's that ended before a restart: its attempt remembers where.
+        let attempt = application.attempts.iter().find(|attempt| {
+            attempt
+                .place
+                .as_ref()
+                .is_some_and(|(container, _)| *container == id)
+        })?;
+        let (_, node) = attempt.place.clone()?;
+        Some(ContainerReport {
+            container: id,
+            node_grpc_address: self.address_of(&node),
+            node,
+            state: bobbin_types::ContainerState::Completed,
+            resource: application.spec.submission.resource,
+            exit_status: attempt.exit_status,
+            diagnostics: attempt.diagnostics.to_string(),
+            is_master: true,
+        })
+    }
+
+    fn address_of(&self, node: &NodeId) -> String {
+        let key = self.node_keys.get(node);
+        key.and_then(|key| self.nodes.get(key))
+            .map_or_else(String::new, |node| node.grpc_address.clone())
+    }
+
+    /// The master's container of an attempt; of the newest one that has a container when `attempt`
+    /// is 0.
+    #[must_use]
+    pub fn master_container(
+        &self,
+        application: ApplicationId,
+        attempt: u32,
+    ) -> Option<ContainerReport> {
+        let application = self.applications.get(&application)?;
+        let wanted = application
+            .attempts
+            .iter()
+            .rev()
+            .find(|a| a.place.is_some() && (attempt == 0 || a.id.attempt == attempt))?;
+        let (container, _) = wanted.place.as_ref()?;
+        self.container(*container)
+    }
+
+    /// The nodes that had containers of the application, as far as known.
+    #[must_use]
+    pub fn application_nodes(&self, application: ApplicationId) -> Vec<NodeReport> {
+        let Some(application) = self.applications.get(&application) else {
+            return Vec::new();
+        };
+        let nodes = application
+            .nodes
+            .iter()
+            .filter_map(|key| self.nodes.get(key));
+        nodes.map(node_report).collect()
+    }
+
+    /// All that have registered since the start, lost ones included, by name.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeReport> {
+        let nodes = self
+            .node_keys
+            .values()
+            .filter_map(|key| self.nodes.get(key));
+        nodes
+            .filter(|node| node.state != NodeState::New)
+            .map(node_report)
+            .collect()
+    }
+
+    #[must_use]
+    pub fn node(&self, node: &NodeId) -> Option<NodeReport> {
+        self.nodes.get(self.node_keys.get(node)?).map(node_report)
+    }
+
+    /// Whether this attempt's token is still good: it is its application's live attempt.
+    #[must_use]
+    pub fn attempt_is_live(&self, attempt: AttemptId) -> bool {
+        self.applications
+            .get(&attempt.application)
+            .and_then(Application::live_attempt)
+            .is_some_and(|live| live.id == attempt)
+    }
+}
+
+fn attempt_report(attempt: &Attempt) -> AttemptReport {
+    let (container, node) = match &attempt.place {
+        Some((container, node)) => (Some(*container), Some(node.clone())),
+        None => (None, None),
+    };
+    AttemptReport {
+        attempt: attempt.id,
+        state: attempt.state,
+        exit_status: attempt.exit_status,
+        node,
+        container,
+        diagnostics: attempt.diagnostics.to_string(),
+        started: attempt.started,
+        finished: attempt.finished,
+    }
+}
+
+fn node_report(node: &Node) -> NodeReport {
+    NodeReport {
+        id: node.id.clone(),
+        state: node.state,
+        connected: node.session.is_some(),
+        total: node.total,
+        used: node.used,
+        reserved: node.reserved,
+        containers: node.containers.len(),
+        grpc_address: node.grpc_address.clone(),
+        profile: node.profile.clone(),
+        problems: node.problems.clone(),
+        lacks: node.lacks.clone(),
+        last_seen: node.last_seen,
+        version: node.version.clone(),
+        memory_used_mib: node.memory_used_mib,
+        cpu_permille: node.cpu_permille,
+    }
+}
+
+fn page<S, T, K>(
+    rows: impl Iterator<Item = S>,
+    page_size: usize,
+    key: impl Fn(&S) -> K,
+    report: impl Fn(S) -> T,
+) -> Page<T, K> {
+    let size = if page_size == 0 {
+        PAGE_DEFAULT
+    } else {
+        page_size.min(PAGE_MAX)
+    };
+    let mut rows = rows.peekable();
+    let mut page = Page {
+        rows: Vec::new(),
+        next: None,
+    };
+    while let Some(row) = rows.next() {
+        if page.rows.len() + 1 == size && rows.peek().is_some() {
+            page.next = Some(key(&row));
+        }
+        page.rows.push(report(row));
+        if page.rows.len() == size {
+            break;
+        }
+    }
+    page
+}
