@@ -143,18 +143,24 @@ impl Reader<'_> {
 
 /// The integer field `name`.
 pub(crate) fn number(fields: &[(String, Value)], name: &str) -> Option<i64> {
-    fields.iter().find(|(field, _)| field == name).and_then(|(_, value)| match value {
-        Value::Number(number) => Some(*number),
-        Value::Text(_) | Value::Null => None,
-    })
+    fields
+        .iter()
+        .find(|(field, _)| field == name)
+        .and_then(|(_, value)| match value {
+            Value::Number(number) => Some(*number),
+            Value::Text(_) | Value::Null => None,
+        })
 }
 
 /// The text field `name`.
 pub(crate) fn text<'a>(fields: &'a [(String, Value)], name: &str) -> Option<&'a str> {
-    fields.iter().find(|(field, _)| field == name).and_then(|(_, value)| match value {
-        Value::Text(text) => Some(text.as_str()),
-        Value::Number(_) | Value::Null => None,
-    })
+    fields
+        .iter()
+        .find(|(field, _)| field == name)
+        .and_then(|(_, value)| match value {
+            Value::Text(text) => Some(text.as_str()),
+            Value::Number(_) | Value::Null => None,
+        })
 }
 
 #[cfg(test)]
@@ -164,7 +170,10 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        let text = write(&[("a", Value::Number(-104)), ("b", Value::Text("x\"\\\n\u{1}é".into()))]);
+        let text = write(&[
+            ("a", Value::Number(-104)),
+            ("b", Value::Text("x\"\\\n\u{1}é".into())),
+        ]);
         assert_eq!(text, "{\"a\":-104,\"b\":\"x\\\"\\\\\\n\\u0001é\"}\n");
         let fields = read(&text).unwrap();
         assert_eq!(number(&fields, "a"), Some(-104));

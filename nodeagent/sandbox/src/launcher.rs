@@ -84,7 +84,10 @@ impl Launcher {
     /// When the program cannot be started.
     pub fn start(init_program: &Path) -> Result<Launcher, LaunchError> {
         let server = Server::start(init_program)?;
-        Ok(Launcher { program: init_program.to_owned(), server: Mutex::new(server) })
+        Ok(Launcher {
+            program: init_program.to_owned(),
+            server: Mutex::new(server),
+        })
     }
 
     /// Process id of the server.
@@ -112,12 +115,20 @@ impl Launcher {
         ours.write_all(&message).map_err(gone_or_control)?;
         let (answer, pidfd) = receive_answer(&ours).map_err(gone_or_control)?;
         match (wire::decode_answer(&answer)?, pidfd) {
-            (Answer::Started { monitor_pid, monitor_start_ticks }, Some(pidfd)) => {
-                Ok(Launched { monitor_pid, monitor_start_ticks, pidfd })
-            }
-            (Answer::Started { .. }, None) => {
-                Err(LaunchError::BadAnswer { reason: "no pidfd came with it" })
-            }
+            (
+                Answer::Started {
+                    monitor_pid,
+                    monitor_start_ticks,
+                },
+                Some(pidfd),
+            ) => Ok(Launched {
+                monitor_pid,
+                monitor_start_ticks,
+                pidfd,
+            }),
+            (Answer::Started { .. }, None) => Err(LaunchError::BadAnswer {
+                reason: "no pidfd came with it",
+            }),
             (Answer::Failed(error), _) => Err(error),
         }
     }
@@ -136,8 +147,10 @@ impl Launcher {
 
 impl Server {
     fn start(program: &Path) -> Result<Server, LaunchError> {
-        let failed =
-            |source: io::Error| LaunchError::StartLauncher { program: program.to_owned(), source };
+        let failed = |source: io::Error| LaunchError::StartLauncher {
+            program: program.to_owned(),
+            source,
+        };
         let (ours, theirs) = socketpair(
             AddressFamily::Unix,
             SockType::SeqPacket,
@@ -162,31 +175,42 @@ impl Server {
                 } else {
                     libc::dup2(control_fd, CONTROL_FD)
                 };
-                if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+                if result < 0 {
+                    Err(io::Error::last_os_error())
+                } else {
+                    Ok(())
+                }
             });
         }
         let child = command.spawn().map_err(failed)?;
-        let server = Server { control: Some(ours), child };
+        let server = Server {
+            control: Some(ours),
+            child,
+        };
         server.wait_ready().map_err(failed)?;
         Ok(server)
     }
 
     /// The server's first word tells that its base root stands, or why it cannot.
     fn wait_ready(&self) -> io::Result<()> {
-        let Some(control) = &self.control else { return Err(io::ErrorKind::NotConnected.into()) };
+        let Some(control) = &self.control else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
         let mut word = [0_u8; 512];
         let length = nix::sys::socket::recv(control.as_raw_fd(), &mut word, MsgFlags::empty())?;
         match word[..length].split_first() {
             Some((b'R', _)) => Ok(()),
-            Some((_, reason)) => {
-                Err(io::Error::other(String::from_utf8_lossy(reason).into_owned()))
-            }
+            Some((_, reason)) => Err(io::Error::other(
+                String::from_utf8_lossy(reason).into_owned(),
+            )),
             None => Err(io::Error::other("it ended at once")),
         }
     }
 
     fn send(&self, stream: &UnixStream) -> io::Result<()> {
-        let Some(control) = &self.control else { return Err(io::ErrorKind::NotConnected.into()) };
+        let Some(control) = &self.control else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
         let fds = [stream.as_raw_fd()];
         sendmsg::<()>(
             control.as_raw_fd(),
@@ -252,11 +276,16 @@ fn control(source: io::Error) -> LaunchError {
 }
 
 fn gone_or_control(source: io::Error) -> LaunchError {
-    match source.kind() {
+    let gone = matches!(
+        source.kind(),
         io::ErrorKind::BrokenPipe
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::NotConnected
-        | io::ErrorKind::UnexpectedEof => LaunchError::LauncherGone,
-        _ => LaunchError::Control { source },
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::UnexpectedEof
+    );
+    if gone {
+        LaunchError::LauncherGone
+    } else {
+        LaunchError::Control { source }
     }
 }

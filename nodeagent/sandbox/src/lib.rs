@@ -10,16 +10,28 @@
 //! This is the only crate of the workspace with unsafe code: the kernel is spoken to directly, since
 //! each system call and each page copied by a fork is paid on every launch.
 //! Deliberately absent: tokio, serde, threads, and any trust in paths a user can change.
-#![allow(unsafe_code, reason = "this crate is where the workspace talks to the kernel directly")]
+#![allow(
+    unsafe_code,
+    reason = "this crate is where the workspace talks to the kernel directly"
+)]
 
+mod base;
 pub mod cgroup;
 mod error;
+mod inside;
 mod json;
 mod launcher;
+mod memory;
+mod monitor;
+mod plan;
 mod probe;
 pub mod process;
+mod pump;
 mod record;
+mod seccomp;
+mod server;
 mod spec;
+mod sys;
 mod wire;
 
 pub use cgroup::{CgroupLease, CgroupLimits, CgroupRoot, Usage};
@@ -30,4 +42,5 @@ pub use record::{
     Adopted, EXIT_FILE, ExitRecord, RecordError, START_FILE, StartRecord, adopt, read_exit,
     read_start,
 };
+pub use server::serve;
 pub use spec::{Bind, ContainerSpec, CpuMode, Limits, Profile};

@@ -53,7 +53,11 @@ pub fn send_signal(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
             0,
         )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Whether the process behind the pidfd has ended (it may still wait for its parent).

@@ -65,9 +65,16 @@ impl ExitRecord {
     pub(crate) fn to_json(&self) -> String {
         json::write(&[
             ("exit_status", Value::Number(i64::from(self.exit_status))),
-            ("signal", self.signal.map_or(Value::Null, |signal| Value::Number(i64::from(signal)))),
+            (
+                "signal",
+                self.signal
+                    .map_or(Value::Null, |signal| Value::Number(i64::from(signal))),
+            ),
             ("diagnostics", Value::Text(self.diagnostics.clone())),
-            ("ended_ms", Value::Number(i64::try_from(self.ended_ms).unwrap_or(i64::MAX))),
+            (
+                "ended_ms",
+                Value::Number(i64::try_from(self.ended_ms).unwrap_or(i64::MAX)),
+            ),
         ])
     }
 
@@ -93,7 +100,8 @@ impl StartRecord {
             ),
             (
                 "cgroup_slot",
-                self.cgroup_slot.map_or(Value::Null, |slot| Value::Number(i64::from(slot))),
+                self.cgroup_slot
+                    .map_or(Value::Null, |slot| Value::Number(i64::from(slot))),
             ),
         ])
     }
@@ -134,10 +142,15 @@ fn read_record<T>(
     match fs::read_to_string(path) {
         Ok(text) => match parse(&text) {
             Some(record) => Ok(Some(record)),
-            None => Err(RecordError::Malformed { path: path.to_owned() }),
+            None => Err(RecordError::Malformed {
+                path: path.to_owned(),
+            }),
         },
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(RecordError::Read { path: path.to_owned(), source }),
+        Err(source) => Err(RecordError::Read {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
@@ -196,7 +209,9 @@ mod tests {
             cgroup_slot: Some(3),
         };
         fs::write(dir.path().join(START_FILE), start.to_json()).unwrap();
-        assert!(matches!(adopt(dir.path()).unwrap(), Adopted::Running { start: s, .. } if s == start));
+        assert!(
+            matches!(adopt(dir.path()).unwrap(), Adopted::Running { start: s, .. } if s == start)
+        );
         // The same pid with another start time is another process.
         start.monitor_start_ticks += 1;
         fs::write(dir.path().join(START_FILE), start.to_json()).unwrap();
@@ -210,6 +225,9 @@ mod tests {
         fs::write(dir.path().join(EXIT_FILE), exit.to_json()).unwrap();
         assert!(matches!(adopt(dir.path()).unwrap(), Adopted::Ended(e) if e == exit));
         fs::write(dir.path().join(EXIT_FILE), "{").unwrap();
-        assert!(matches!(adopt(dir.path()), Err(RecordError::Malformed { .. })));
+        assert!(matches!(
+            adopt(dir.path()),
+            Err(RecordError::Malformed { .. })
+        ));
     }
 }

@@ -36,7 +36,7 @@ pub struct Bind {
 /// Limits that are not resources of the scheduler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// RLIMIT_NOFILE, soft and hard.
+    /// RLIMIT_NOFILE, soft and hard; the agent's own hard limit if that may not be lifted.
     pub open_files: u64,
     /// RLIMIT_NPROC of the uid over the whole host, soft and hard; 0 leaves it as it is.
     /// The container's own processes are bounded by `pids_max`.
@@ -49,7 +49,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { open_files: 65_536, user_processes: 0, tmp_mib: 1024, oom_score_adj: 500 }
+        Limits {
+            open_files: 65_536,
+            user_processes: 0,
+            tmp_mib: 1024,
+            oom_score_adj: 500,
+        }
     }
 }
 

@@ -23,7 +23,10 @@ const ANSWER_TEXT_BYTES_MAX: usize = 1024;
 /// What a monitor tells the agent.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Started { monitor_pid: i32, monitor_start_ticks: u64 },
+    Started {
+        monitor_pid: i32,
+        monitor_start_ticks: u64,
+    },
     Failed(LaunchError),
 }
 
@@ -62,12 +65,17 @@ struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
-        let (taken, rest) = self.0.split_at_checked(count).ok_or(Malformed("it ends early"))?;
+        let (taken, rest) = self
+            .0
+            .split_at_checked(count)
+            .ok_or(Malformed("it ends early"))?;
         self.0 = rest;
         Ok(taken)
     }
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        self.take(N)?.try_into().map_err(|_| Malformed("it ends early"))
+        self.take(N)?
+            .try_into()
+            .map_err(|_| Malformed("it ends early"))
     }
     fn u8(&mut self) -> Result<u8, Malformed> {
         Ok(self.array::<1>()?[0])
@@ -119,7 +127,11 @@ impl<'a> Reader<'a> {
         &mut self,
         item: impl FnOnce(&mut Reader<'a>) -> Result<T, Malformed>,
     ) -> Result<Option<T>, Malformed> {
-        if self.flag()? { item(self).map(Some) } else { Ok(None) }
+        if self.flag()? {
+            item(self).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 }
 
@@ -231,7 +243,11 @@ pub(crate) fn decode_spec(bytes: &[u8]) -> Result<ContainerSpec, Malformed> {
         host_name: from.text()?,
         work_dir: from.path()?,
         binds: from.list(9, |from| {
-            Ok(Bind { source: from.path()?, target: from.path()?, writable: from.flag()? })
+            Ok(Bind {
+                source: from.path()?,
+                target: from.path()?,
+                writable: from.flag()?,
+            })
         })?,
         log_dir: from.path()?,
         log_bytes_max: from.u64()?,
@@ -239,7 +255,11 @@ pub(crate) fn decode_spec(bytes: &[u8]) -> Result<ContainerSpec, Malformed> {
         run_dir: from.path()?,
         memory_mib: from.u64()?,
         vcores: from.u32()?,
-        cpu: if from.flag()? { CpuMode::HardCap } else { CpuMode::Share },
+        cpu: if from.flag()? {
+            CpuMode::HardCap
+        } else {
+            CpuMode::Share
+        },
         pids_max: from.u32()?,
         limits: Limits {
             open_files: from.u64()?,
@@ -248,10 +268,18 @@ pub(crate) fn decode_spec(bytes: &[u8]) -> Result<ContainerSpec, Malformed> {
             oom_score_adj: from.u32()?,
         },
         kill_grace_ms: from.u32()?,
-        profile: if from.flag()? { Profile::Rootless } else { Profile::Full },
+        profile: if from.flag()? {
+            Profile::Rootless
+        } else {
+            Profile::Full
+        },
         cgroups: from.option(decode_lease)?,
     };
-    if from.0.is_empty() { Ok(spec) } else { Err(Malformed("bytes are left over")) }
+    if from.0.is_empty() {
+        Ok(spec)
+    } else {
+        Err(Malformed("bytes are left over"))
+    }
 }
 
 fn decode_lease(from: &mut Reader<'_>) -> Result<CgroupLease, Malformed> {
@@ -276,7 +304,10 @@ fn decode_lease(from: &mut Reader<'_>) -> Result<CgroupLease, Malformed> {
 pub(crate) fn encode_answer(answer: &Answer) -> Vec<u8> {
     let mut out = Writer(Vec::with_capacity(64));
     let error = match answer {
-        Answer::Started { monitor_pid, monitor_start_ticks } => {
+        Answer::Started {
+            monitor_pid,
+            monitor_start_ticks,
+        } => {
             out.u8(0);
             out.i32(*monitor_pid);
             out.u64(*monitor_start_ticks);
@@ -331,19 +362,29 @@ pub(crate) fn decode_answer(bytes: &[u8]) -> Result<Answer, LaunchError> {
     if from.0.is_empty() {
         Ok(answer)
     } else {
-        Err(LaunchError::BadAnswer { reason: "bytes are left over" })
+        Err(LaunchError::BadAnswer {
+            reason: "bytes are left over",
+        })
     }
 }
 
 fn decode_answer_body(from: &mut Reader<'_>) -> Result<Answer, Malformed> {
     Ok(match from.u8()? {
-        0 => Answer::Started { monitor_pid: from.i32()?, monitor_start_ticks: from.u64()? },
-        1 => Answer::Failed(LaunchError::NotFound { program: from.text()? }),
+        0 => Answer::Started {
+            monitor_pid: from.i32()?,
+            monitor_start_ticks: from.u64()?,
+        },
+        1 => Answer::Failed(LaunchError::NotFound {
+            program: from.text()?,
+        }),
         2 => Answer::Failed(LaunchError::NotExecutable {
             program: from.text()?,
             source: io::Error::from_raw_os_error(from.i32()?),
         }),
-        3 => Answer::Failed(LaunchError::BadSpec { field: "refused", reason: from.text()? }),
+        3 => Answer::Failed(LaunchError::BadSpec {
+            field: "refused",
+            reason: from.text()?,
+        }),
         4 => Answer::Failed(LaunchError::Setup {
             step: from.text()?,
             source: io::Error::from_raw_os_error(from.i32()?),
@@ -368,7 +409,11 @@ mod tests {
             user_name: "nobody".into(),
             host_name: String::new(),
             work_dir: "/w".into(),
-            binds: vec![Bind { source: "/s".into(), target: "/t".into(), writable: true }],
+            binds: vec![Bind {
+                source: "/s".into(),
+                target: "/t".into(),
+                writable: true,
+            }],
             log_dir: "/l".into(),
             log_bytes_max: 1 << 30,
             private_dir: "/p".into(),
@@ -417,15 +462,24 @@ mod tests {
     fn a_huge_argument_list_is_refused_with_words() {
         let mut spec = spec();
         spec.argv.push("x".repeat(SPEC_BYTES_MAX));
-        assert!(matches!(encode_spec(&spec), Err(LaunchError::BadSpec { .. })));
+        assert!(matches!(
+            encode_spec(&spec),
+            Err(LaunchError::BadSpec { .. })
+        ));
     }
 
     #[test]
     fn answers_come_back() {
-        let started = Answer::Started { monitor_pid: 7, monitor_start_ticks: 9 };
+        let started = Answer::Started {
+            monitor_pid: 7,
+            monitor_start_ticks: 9,
+        };
         assert!(matches!(
             decode_answer(&encode_answer(&started)),
-            Ok(Answer::Started { monitor_pid: 7, monitor_start_ticks: 9 })
+            Ok(Answer::Started {
+                monitor_pid: 7,
+                monitor_start_ticks: 9
+            })
         ));
         let failed = Answer::Failed(LaunchError::NotExecutable {
             program: "é".repeat(5000),
@@ -433,7 +487,9 @@ mod tests {
         });
         let bytes = encode_answer(&failed);
         assert!(bytes.len() <= ANSWER_BYTES_MAX);
-        let Ok(Answer::Failed(error)) = decode_answer(&bytes) else { panic!("not an error") };
+        let Ok(Answer::Failed(error)) = decode_answer(&bytes) else {
+            panic!("not an error")
+        };
         assert_eq!(error.exit_status(), Some(126));
     }
 

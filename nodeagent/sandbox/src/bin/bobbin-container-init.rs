@@ -1,6 +1,17 @@
-//! The container launcher's program: see the crate's documentation.
+//! The container launcher's program. Only `--serve` is there, and only for the node agent: it wants
+//! a control socket as descriptor 3.
+//!
+//! It has no other way to speak than its exit code: 0 served to the end, 1 could not, 2 usage.
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::FAILURE
+    let mut arguments = std::env::args_os().skip(1);
+    match (arguments.next(), arguments.next()) {
+        (Some(argument), None) if argument == "--serve" => match bobbin_sandbox::serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        _ => ExitCode::from(2),
+    }
 }

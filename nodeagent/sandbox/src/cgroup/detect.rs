@@ -65,8 +65,10 @@ impl Layout {
     /// When `/proc` cannot be read.
     pub fn read() -> Result<Layout, CgroupError> {
         let read = |path: &str| {
-            fs::read_to_string(path)
-                .map_err(|source| CgroupError::Read { path: PathBuf::from(path), source })
+            fs::read_to_string(path).map_err(|source| CgroupError::Read {
+                path: PathBuf::from(path),
+                source,
+            })
         };
         let mut layout = Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         for hierarchy in &mut layout.hierarchies {
@@ -80,7 +82,9 @@ impl Layout {
                     .collect();
             }
         }
-        layout.hierarchies.retain(|hierarchy| !hierarchy.controllers.is_empty());
+        layout
+            .hierarchies
+            .retain(|hierarchy| !hierarchy.controllers.is_empty());
         Ok(layout)
     }
 
@@ -92,11 +96,13 @@ impl Layout {
                 continue;
             };
             // The mount may show only a part of the hierarchy (in a container).
-            let below = Path::new(&group).strip_prefix(&mount.root).unwrap_or(Path::new(""));
+            let below = Path::new(&group)
+                .strip_prefix(&mount.root)
+                .unwrap_or_else(|_| Path::new(""));
             let version = if mount.v2 { 2 } else { 1 };
-            let already = hierarchies.iter().any(|known| {
-                known.version == version && known.controllers == mount.controllers
-            });
+            let already = hierarchies
+                .iter()
+                .any(|known| known.version == version && known.controllers == mount.controllers);
             if !already {
                 hierarchies.push(Hierarchy {
                     version,
@@ -113,7 +119,9 @@ impl Layout {
     /// The hierarchy that has `controller`.
     #[must_use]
     pub fn of(&self, controller: Controller) -> Option<&Hierarchy> {
-        self.hierarchies.iter().find(|hierarchy| hierarchy.controllers.contains(&controller))
+        self.hierarchies
+            .iter()
+            .find(|hierarchy| hierarchy.controllers.contains(&controller))
     }
 }
 
@@ -141,9 +149,18 @@ impl Mount {
         let controllers = if v2 {
             Vec::new()
         } else {
-            options.iter().filter_map(|option| Controller::from_name(option)).collect()
+            options
+                .iter()
+                .filter_map(|option| Controller::from_name(option))
+                .collect()
         };
-        Some(Mount { v2, controllers, options, root: root.into(), point: point.into() })
+        Some(Mount {
+            v2,
+            controllers,
+            options,
+            root: root.into(),
+            point: point.into(),
+        })
     }
 
     /// The path in a line of `/proc/self/cgroup`, if the line is about this mount.
@@ -155,7 +172,10 @@ impl Mount {
         let same = if self.v2 {
             id == "0" && names.is_empty()
         } else {
-            !names.is_empty() && names.split(',').all(|name| self.options.iter().any(|o| o == name))
+            !names.is_empty()
+                && names
+                    .split(',')
+                    .all(|name| self.options.iter().any(|o| o == name))
         };
         same.then(|| path.to_owned())
     }
@@ -167,7 +187,9 @@ fn unescape(text: &str) -> String {
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
         out.push_str(&rest[..at]);
-        let code = rest.get(at + 1..at + 4).and_then(|code| u8::from_str_radix(code, 8).ok());
+        let code = rest
+            .get(at + 1..at + 4)
+            .and_then(|code| u8::from_str_radix(code, 8).ok());
         match code {
             Some(code) => {
                 out.push(char::from(code));
@@ -203,8 +225,14 @@ mod tests {
         let memory = layout.of(Controller::Memory).unwrap();
         assert_eq!(memory.own, Path::new("/sys/fs/cgroup/memory/machine/x y"));
         assert_eq!(memory.version, 1);
-        assert_eq!(layout.of(Controller::Cpu).unwrap().own, Path::new("/sys/fs/cgroup/cpu"));
-        assert_eq!(layout.hierarchies.iter().filter(|h| h.version == 2).count(), 1);
+        assert_eq!(
+            layout.of(Controller::Cpu).unwrap().own,
+            Path::new("/sys/fs/cgroup/cpu")
+        );
+        assert_eq!(
+            layout.hierarchies.iter().filter(|h| h.version == 2).count(),
+            1
+        );
         assert_eq!(layout.hierarchies.len(), 5);
     }
 
@@ -213,15 +241,24 @@ mod tests {
         let mounts = "33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n";
         let layout = Layout::parse(mounts, "3:cpu,cpuacct:/user.slice\n");
         assert_eq!(layout.hierarchies.len(), 1);
-        assert_eq!(layout.hierarchies[0].controllers, [Controller::Cpu, Controller::Cpuacct]);
-        assert_eq!(layout.hierarchies[0].own, Path::new("/sys/fs/cgroup/cpu,cpuacct/user.slice"));
+        assert_eq!(
+            layout.hierarchies[0].controllers,
+            [Controller::Cpu, Controller::Cpuacct]
+        );
+        assert_eq!(
+            layout.hierarchies[0].own,
+            Path::new("/sys/fs/cgroup/cpu,cpuacct/user.slice")
+        );
     }
 
     #[test]
     fn unified_host_and_a_mount_of_a_part() {
         let mounts = "30 23 0:26 /a/b /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
         let layout = Layout::parse(mounts, "0::/a/b/c.scope\n");
-        assert_eq!(layout.hierarchies[0].own, Path::new("/sys/fs/cgroup/c.scope"));
+        assert_eq!(
+            layout.hierarchies[0].own,
+            Path::new("/sys/fs/cgroup/c.scope")
+        );
     }
 
     #[test]

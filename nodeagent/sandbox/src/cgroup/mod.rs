@@ -9,6 +9,8 @@
 mod detect;
 mod root;
 
+pub(crate) use root::stat_field;
+
 use std::io;
 use std::path::PathBuf;
 
@@ -23,7 +25,11 @@ pub enum CgroupError {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("cannot write {value:?} to {}", path.display())]
-    Write { path: PathBuf, value: String, source: io::Error },
+    Write {
+        path: PathBuf,
+        value: String,
+        source: io::Error,
+    },
     #[error("cannot make the control group {}", path.display())]
     Make { path: PathBuf, source: io::Error },
     #[error("cannot remove the control group {}", path.display())]

@@ -81,7 +81,11 @@ impl CgroupRoot {
             }
             bases.push(base);
         }
-        Ok(CgroupRoot { layout, bases, slots: Mutex::default() })
+        Ok(CgroupRoot {
+            layout,
+            bases,
+            slots: Mutex::default(),
+        })
     }
 
     /// The hierarchies in use.
@@ -103,7 +107,9 @@ impl CgroupRoot {
         let (slot, former) = {
             let mut slots = self.slots();
             let taken = slots.free.pop_first();
-            let slot = taken.as_ref().map_or_else(|| slots.first_unknown(), |(slot, _)| *slot);
+            let slot = taken
+                .as_ref()
+                .map_or_else(|| slots.first_unknown(), |(slot, _)| *slot);
             slots.used.insert(slot);
             (slot, taken.map(|(_, limits)| limits))
         };
@@ -161,7 +167,10 @@ impl CgroupRoot {
                 .hierarchies
                 .iter()
                 .position(|hierarchy| hierarchy.controllers.contains(&controller))?;
-            Some((group(&self.bases[index]), self.layout.hierarchies[index].version))
+            Some((
+                group(&self.bases[index]),
+                self.layout.hierarchies[index].version,
+            ))
         };
         let version_2 = self.layout.hierarchies.iter().position(|h| h.version == 2);
         let mut lease = CgroupLease {
@@ -177,7 +186,14 @@ impl CgroupRoot {
                 .collect(),
             into_v2: version_2.map(|index| group(&self.bases[index])),
             memory: of(Controller::Memory).map(|(path, version)| {
-                (path, if version == 2 { MemoryEvents::V2 } else { MemoryEvents::V1 })
+                (
+                    path,
+                    if version == 2 {
+                        MemoryEvents::V2
+                    } else {
+                        MemoryEvents::V1
+                    },
+                )
             }),
             cpu_base_usec: 0,
         };
@@ -202,7 +218,11 @@ impl CgroupRoot {
             .and_then(|group| number(&group.join("pids.current")))
             .unwrap_or(0);
         let cpu_usec = self.cpu_usec(lease).saturating_sub(lease.cpu_base_usec);
-        Usage { memory_bytes, cpu_usec, pids }
+        Usage {
+            memory_bytes,
+            cpu_usec,
+            pids,
+        }
     }
 
     fn cpu_usec(&self, lease: &CgroupLease) -> u64 {
@@ -236,7 +256,12 @@ impl CgroupRoot {
         let clean = self.is_clean(&lease);
         let mut slots = self.slots();
         slots.used.remove(&slot);
-        let limits = CgroupLimits { memory_mib: 0, vcores: 0, cpu: CpuMode::Share, pids_max: 0 };
+        let limits = CgroupLimits {
+            memory_mib: 0,
+            vcores: 0,
+            cpu: CpuMode::Share,
+            pids_max: 0,
+        };
         if clean && slots.free.len() < POOL_MAX && slots.stuck.is_empty() {
             slots.free.insert(slot, limits);
             return Ok(());
@@ -248,8 +273,14 @@ impl CgroupRoot {
 
     /// Empty, without much left on its account, never short of memory: as good as new.
     fn is_clean(&self, lease: &CgroupLease) -> bool {
-        let empty = lease.groups.iter().chain(&lease.into_v2).all(|group| pids(group).is_empty());
-        let Some((group, events)) = &lease.memory else { return empty };
+        let empty = lease
+            .groups
+            .iter()
+            .chain(&lease.into_v2)
+            .all(|group| pids(group).is_empty());
+        let Some((group, events)) = &lease.memory else {
+            return empty;
+        };
         match events {
             MemoryEvents::V1 => {
                 let used = number(&group.join("memory.usage_in_bytes")).unwrap_or(u64::MAX);
@@ -303,7 +334,9 @@ impl CgroupRoot {
     }
 
     fn remove_slot(&self, slot: u32) -> Result<(), CgroupError> {
-        self.bases.iter().try_for_each(|base| remove(&base.join(format!("slot-{slot}"))))
+        self.bases
+            .iter()
+            .try_for_each(|base| remove(&base.join(format!("slot-{slot}"))))
     }
 
     /// Removes the pooled groups; for an orderly stop that leaves the containers running.
@@ -342,21 +375,32 @@ impl CgroupRoot {
 
 /// The folder that `setting` means in a hierarchy.
 fn place_of(setting: &Path, hierarchy: &Hierarchy) -> Result<PathBuf, CgroupError> {
-    let bad = |reason| CgroupError::BadRoot { path: setting.to_owned(), reason };
+    let bad = |reason| CgroupError::BadRoot {
+        path: setting.to_owned(),
+        reason,
+    };
     if !setting.is_absolute() {
         return Err(bad("must be absolute"));
     }
-    if setting.components().any(|part| part == std::path::Component::ParentDir) {
+    if setting
+        .components()
+        .any(|part| part == std::path::Component::ParentDir)
+    {
         return Err(bad("must not contain .."));
     }
     let inside = setting.strip_prefix(&hierarchy.mount).unwrap_or(setting);
-    Ok(hierarchy.mount.join(inside.strip_prefix("/").unwrap_or(inside)))
+    Ok(hierarchy
+        .mount
+        .join(inside.strip_prefix("/").unwrap_or(inside)))
 }
 
 /// v2: hands the controllers down to the base and its slots.
 fn delegate(hierarchy: &Hierarchy, base: &Path, agent_name: &str) -> Result<(), CgroupError> {
-    let words: Vec<String> =
-        hierarchy.controllers.iter().map(|controller| format!("+{}", controller.name())).collect();
+    let words: Vec<String> = hierarchy
+        .controllers
+        .iter()
+        .map(|controller| format!("+{}", controller.name()))
+        .collect();
     let words = words.join(" ");
     let top = hierarchy.own.join("cgroup.subtree_control");
     if write(&top, &words).is_err() {
@@ -428,14 +472,20 @@ fn set_cpu(version: u8, group: &Path, limits: &CgroupLimits) -> Result<(), Cgrou
     let vcores = u64::from(limits.vcores);
     let quota = vcores.max(1) * CPU_PERIOD_USEC;
     if version == 2 {
-        write(&group.join("cpu.weight"), &(vcores * 100).clamp(1, 10_000).to_string())?;
+        write(
+            &group.join("cpu.weight"),
+            &(vcores * 100).clamp(1, 10_000).to_string(),
+        )?;
         let max = match limits.cpu {
             CpuMode::Share => format!("max {CPU_PERIOD_USEC}"),
             CpuMode::HardCap => format!("{quota} {CPU_PERIOD_USEC}"),
         };
         return write(&group.join("cpu.max"), &max);
     }
-    write(&group.join("cpu.shares"), &(vcores * 1024).clamp(2, 262_144).to_string())?;
+    write(
+        &group.join("cpu.shares"),
+        &(vcores * 1024).clamp(2, 262_144).to_string(),
+    )?;
     let quota = match limits.cpu {
         CpuMode::Share => "-1".to_owned(),
         CpuMode::HardCap => quota.to_string(),
@@ -447,7 +497,10 @@ fn make(group: &Path) -> Result<(), CgroupError> {
     match fs::create_dir(group) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(source) => Err(CgroupError::Make { path: group.to_owned(), source }),
+        Err(source) => Err(CgroupError::Make {
+            path: group.to_owned(),
+            source,
+        }),
     }
 }
 
@@ -459,7 +512,10 @@ fn remove(group: &Path) -> Result<(), CgroupError> {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) if attempt == TRIES || source.raw_os_error() != Some(libc::EBUSY) => {
-                return Err(CgroupError::Remove { path: group.to_owned(), source });
+                return Err(CgroupError::Remove {
+                    path: group.to_owned(),
+                    source,
+                });
             }
             Err(_) => {}
         }
@@ -476,13 +532,27 @@ fn remove(group: &Path) -> Result<(), CgroupError> {
 fn pids(group: &Path) -> Vec<i32> {
     let listed = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
     // Pid 0 is a process of a pid namespace we cannot see; killing it would hit ourselves.
-    listed.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
+    listed
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .filter(|pid| *pid > 0)
+        .collect()
 }
 
 fn slots_on_disk(base: &Path) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir(base) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(base) else {
+        return Vec::new();
+    };
     entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("slot-")?.parse().ok())
+        .filter_map(|entry| {
+            entry
+                .ok()?
+                .file_name()
+                .to_str()?
+                .strip_prefix("slot-")?
+                .parse()
+                .ok()
+        })
         .collect()
 }
 

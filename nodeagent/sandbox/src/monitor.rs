@@ -1,0 +1,817 @@
+//! The monitor: a container's parent outside its namespaces, from before its birth to its exit file.
+//!
+//! Life: born as a spare with PID 1 already waiting; takes one launch from the shared control
+//! socket; sets the container up together with PID 1; answers the agent; pumps output, watches
+//! memory and signals; writes the exit file; ends.
+//! SIGTERM asks for TERM, grace, KILL; SIGUSR1 for KILL. Killing the monitor itself makes the kernel
+//! kill PID 1, and with it the container.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::base::{Failed, failed};
+use crate::error::LaunchError;
+use crate::inside::{self, Event, Inherited};
+use crate::memory::{self, Watch};
+use crate::plan::{self, RootPlan};
+use crate::process;
+use crate::pump::{self, Pump};
+use crate::record::{EXIT_FILE, ExitRecord, START_FILE, StartRecord};
+use crate::server::Server;
+use crate::spec::{ContainerSpec, Profile};
+use crate::sys;
+use crate::wire::{self, Answer, Malformed};
+
+/// Time between two measurements of a container that the kernel does not limit.
+const SAMPLE_UNLIMITED: Duration = Duration::from_millis(150);
+/// The same where it does; only to have a recent list of processes for the post mortem.
+const SAMPLE_LIMITED: Duration = Duration::from_millis(1000);
+
+/// A monitor that waits for its container, with PID 1 already born.
+struct Spare {
+    first: First,
+    pump: Pump,
+    signals: SignalFd,
+    start_ticks: u64,
+}
+
+/// PID 1, seen from outside.
+struct First {
+    pid: Pid,
+    socket: UnixStream,
+}
+
+impl First {
+    fn kill(&self) {
+        // It is our child and not reaped, so the pid is its own.
+        let _ = kill(self.pid, Signal::SIGKILL);
+    }
+}
+
+/// A container being watched.
+struct Monitor {
+    spec: ContainerSpec,
+    first: First,
+    pump: Pump,
+    signals: SignalFd,
+    private_dir: File,
+    watch: Option<Watch>,
+    /// Bytes that have come from PID 1 and are not yet a whole event.
+    received: Vec<u8>,
+    /// PID 1 says no more.
+    socket_ended: bool,
+    /// Of this process, for the agent.
+    start_ticks: u64,
+    /// When KILL follows TERM.
+    kill_at: Option<Instant>,
+    sample_at: Option<Instant>,
+    last_sample: Vec<memory::Process>,
+    /// Words about memory, when it was the reason of the end.
+    over_memory: Option<String>,
+    program_status: Option<i32>,
+    first_status: Option<WaitStatus>,
+}
+
+/// The whole life of a monitor. The code is only for the server's eyes.
+pub(crate) fn run(server: &mut Server) -> i32 {
+    let spare = match Spare::new(server) {
+        Ok(spare) => Ok(spare),
+        Err(error) => Err(Answer::Failed(setup(error))),
+    };
+    let stream = match receive_launch(server) {
+        Ok(Some(stream)) => stream,
+        // The agent is gone; PID 1 sees the end of its socket.
+        Ok(None) | Err(_) => return 0,
+    };
+    server.spare_is_used();
+    let spare = match spare {
+        Ok(spare) => spare,
+        Err(answer) => {
+            let _ = send_answer(&stream, &answer, None);
+            return 1;
+        }
+    };
+    let mut monitor = match prepare(server, &stream, spare) {
+        Ok(monitor) => monitor,
+        Err(error) => {
+            let _ = send_answer(&stream, &Answer::Failed(error), None);
+            return 1;
+        }
+    };
+    let started = monitor.wait_started();
+    let answer = match started {
+        Ok(start_ticks) => {
+            let monitor_pid = nix::unistd::getpid().as_raw();
+            Answer::Started {
+                monitor_pid,
+                monitor_start_ticks: start_ticks,
+            }
+        }
+        Err(error) => {
+            monitor.give_up();
+            let _ = send_answer(&stream, &Answer::Failed(error), None);
+            return 1;
+        }
+    };
+    let pidfd = process::open_pidfd(nix::unistd::getpid().as_raw()).ok();
+    // An agent that has gone meanwhile finds the container by its start file.
+    let _ = send_answer(&stream, &answer, pidfd.as_ref());
+    drop((stream, pidfd));
+    monitor.watch_until_end();
+    monitor.write_exit();
+    0
+}
+
+fn setup(error: Failed) -> LaunchError {
+    LaunchError::Setup {
+        step: error.step,
+        source: error.source,
+    }
+}
+
+impl Spare {
+    fn new(server: &Server) -> Result<Spare, Failed> {
+        // A session of its own: no terminal's signals.
+        let _ = nix::unistd::setsid();
+        sys::set_name(c"bobbin-spare");
+        let own = nix::unistd::getpid().as_raw();
+        let start_ticks = process::start_ticks(own).ok_or_else(|| {
+            failed("read own start time")(io::Error::from_raw_os_error(libc::EIO))
+        })?;
+        let mut wanted = SigSet::empty();
+        for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGUSR1] {
+            wanted.add(signal);
+        }
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&wanted, flags).map_err(failed("signalfd"))?;
+        let (stdout, stdout_write) = pump::log_pipe().map_err(failed("pipe"))?;
+        let (stderr, stderr_write) = pump::log_pipe().map_err(failed("pipe"))?;
+        let (ours, theirs) = UnixStream::pair().map_err(failed("socket pair"))?;
+        let mut namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        if server.base.is_none() {
+            namespaces |= libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
+        }
+        let forked = sys::fork_into(u64::from(namespaces.unsigned_abs()))
+            .map_err(failed("new namespaces"))?;
+        let Some(pid) = forked else {
+            drop((ours, stdout, stderr, signals));
+            server.close_in_child();
+            inside::run(Inherited {
+                monitor: theirs,
+                stdout: stdout_write,
+                stderr: stderr_write,
+                filter: &server.filter,
+                base: server.base.as_ref().map(|base| base.namespace.as_fd()),
+                resolv: server.resolv.as_deref(),
+            })
+        };
+        let first = First {
+            pid: Pid::from_raw(pid),
+            socket: ours,
+        };
+        if server.base.is_none() {
+            map_user(pid)?;
+        }
+        Ok(Spare {
+            first,
+            pump: Pump::new(stdout, stderr),
+            signals,
+            start_ticks,
+        })
+    }
+}
+
+/// Maps the own uid and gid, and nothing else, into the container's user namespace.
+fn map_user(pid: i32) -> Result<(), Failed> {
+    let uid = nix::unistd::geteuid();
+    let gid = nix::unistd::getegid();
+    for (file, text) in [
+        ("uid_map", format!("{uid} {uid} 1")),
+        ("setgroups", "deny".to_owned()),
+        ("gid_map", format!("{gid} {gid} 1")),
+    ] {
+        fs::write(format!("/proc/{pid}/{file}"), text)
+            .map_err(failed(format!("map the user ({file})")))?;
+    }
+    Ok(())
+}
+
+/// Waits for a launch; `None` when the agent is gone.
+fn receive_launch(server: &Server) -> io::Result<Option<UnixStream>> {
+    let mut word = [0_u8; 16];
+    let mut space = nix::cmsg_space!([i32; 1]);
+    loop {
+        let mut parts = [io::IoSliceMut::new(&mut word)];
+        let message = match recvmsg::<()>(
+            server.control_fd(),
+            &mut parts,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        ) {
+            Err(nix::Error::EINTR) => continue,
+            result => result?,
+        };
+        let length = message.bytes;
+        let mut stream = None;
+        for part in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(fds) = part {
+                for fd in fds {
+                    // SAFETY: the kernel just made this descriptor for us.
+                    stream = Some(UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) }));
+                }
+            }
+        }
+        if length == 0 {
+            return Ok(None);
+        }
+        if word[..length] == wire::LAUNCH_MESSAGE && stream.is_some() {
+            return Ok(stream);
+        }
+        // Another agent's language: closing its stream is the answer.
+    }
+}
+
+fn send_answer(stream: &UnixStream, answer: &Answer, pidfd: Option<&OwnedFd>) -> io::Result<()> {
+    let bytes = wire::encode_answer(answer);
+    let fds: Vec<i32> = pidfd.iter().map(|fd| fd.as_raw_fd()).collect();
+    let attached = [ControlMessage::ScmRights(&fds)];
+    let attached = if fds.is_empty() {
+        &[][..]
+    } else {
+        &attached[..]
+    };
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<()>(
+        stream.as_raw_fd(),
+        &[IoSlice::new(&bytes)],
+        attached,
+        flags,
+        None,
+    )?;
+    Ok(())
+}
+
+/// Reads the specification and does the outer half of the set-up, while PID 1 does the inner one.
+fn prepare(server: &Server, mut stream: &UnixStream, spare: Spare) -> Result<Monitor, LaunchError> {
+    let lost = |source| LaunchError::Control { source };
+    let mut length = [0_u8; 4];
+    stream.read_exact(&mut length).map_err(lost)?;
+    let size = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
+    if size > wire::SPEC_BYTES_MAX {
+        return Err(LaunchError::BadAnswer {
+            reason: "the specification is too long",
+        });
+    }
+    let mut bytes = vec![0_u8; size];
+    stream.read_exact(&mut bytes).map_err(lost)?;
+    let spec =
+        wire::decode_spec(&bytes).map_err(|Malformed(reason)| LaunchError::BadAnswer { reason })?;
+    plan::check(&spec)?;
+    let full = server.base.is_some();
+    if (spec.profile == Profile::Full) != full {
+        return Err(LaunchError::BadSpec {
+            field: "profile",
+            reason: format!(
+                "the launcher runs {}",
+                if full { "full" } else { "rootless" }
+            ),
+        });
+    }
+    let plan = plan::plan(&spec, server.resolv.as_deref())?;
+    let result = set_up(server, &spec, &plan, &spare, (length, &bytes));
+    let (private_dir, logs, watch) = result.map_err(|error| {
+        spare.first.kill();
+        setup(error)
+    })?;
+    let Spare {
+        first,
+        mut pump,
+        signals,
+        start_ticks,
+    } = spare;
+    let [stdout, stderr] = logs;
+    pump.set_files(stdout, stderr, spec.log_bytes_max);
+    let mut monitor = Monitor {
+        first,
+        pump,
+        signals,
+        private_dir,
+        watch,
+        received: Vec::new(),
+        socket_ended: false,
+        start_ticks,
+        kill_at: None,
+        sample_at: None,
+        last_sample: Vec::new(),
+        over_memory: None,
+        program_status: None,
+        first_status: None,
+        spec,
+    };
+    monitor.announce().map_err(|error| {
+        monitor.give_up();
+        setup(error)
+    })?;
+    Ok(monitor)
+}
+
+type Opened = (File, [File; 2], Option<Watch>);
+
+fn set_up(
+    server: &Server,
+    spec: &ContainerSpec,
+    plan: &RootPlan,
+    spare: &Spare,
+    message: ([u8; 4], &[u8]),
+) -> Result<Opened, Failed> {
+    let first = &spare.first;
+    // PID 1 reads and plans meanwhile; what it then mounts already counts as the container's.
+    join_groups(spec, first.pid)?;
+    let mut socket = &first.socket;
+    let lost = || failed("tell PID 1 what to start");
+    socket.write_all(&message.0).map_err(lost())?;
+    socket.write_all(message.1).map_err(lost())?;
+    if let Some(base) = &server.base {
+        inside::make_tops(base.writable_root.as_raw_fd(), plan)?;
+        send_trees(&first.socket, &inside::open_trees(plan)?)?;
+    }
+    let log_dir = open_folder(&spec.log_dir)?;
+    let log = |name| {
+        pump::open_log(log_dir.as_fd(), name, spec.uid, spec.gid)
+            .map_err(failed(format!("open the log file {name:?}")))
+    };
+    let logs = [log(c"stdout")?, log(c"stderr")?];
+    let private_dir = open_folder(&spec.private_dir)?;
+    let memory = spec
+        .cgroups
+        .as_ref()
+        .and_then(|lease| lease.memory.as_ref());
+    let watch = memory
+        .map(|(group, events)| Watch::new(group, *events))
+        .transpose()
+        .map_err(failed("watch the container's memory"))?;
+    Ok((private_dir, logs, watch))
+}
+
+fn join_groups(spec: &ContainerSpec, pid: Pid) -> Result<(), Failed> {
+    let Some(lease) = &spec.cgroups else {
+        return Ok(());
+    };
+    let pid = pid.to_string();
+    for group in lease.groups.iter().chain(&lease.into_v2) {
+        fs::OpenOptions::new()
+            .write(true)
+            .open(group.join("cgroup.procs"))
+            .and_then(|mut file| file.write_all(pid.as_bytes()))
+            .map_err(failed(format!(
+                "join the control group {}",
+                group.display()
+            )))?;
+    }
+    Ok(())
+}
+
+fn send_trees(socket: &UnixStream, trees: &[(usize, OwnedFd)]) -> Result<(), Failed> {
+    let count = u32::try_from(trees.len()).unwrap_or(u32::MAX);
+    let mut stream = socket;
+    stream
+        .write_all(&count.to_le_bytes())
+        .map_err(failed("hand the mounts to PID 1"))?;
+    for batch in trees.chunks(inside::FDS_PER_MESSAGE) {
+        let numbers: Vec<u8> = batch
+            .iter()
+            .flat_map(|(index, _)| u16::try_from(*index).unwrap_or(u16::MAX).to_le_bytes())
+            .collect();
+        let fds: Vec<i32> = batch.iter().map(|(_, fd)| fd.as_raw_fd()).collect();
+        sendmsg::<()>(
+            socket.as_raw_fd(),
+            &[IoSlice::new(&numbers)],
+            &[ControlMessage::ScmRights(&fds)],
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )
+        .map_err(failed("hand the mounts to PID 1"))?;
+    }
+    Ok(())
+}
+
+fn open_folder(path: &Path) -> Result<File, Failed> {
+    let name = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
+    sys::open_strict(libc::AT_FDCWD, &name, libc::O_RDONLY | libc::O_DIRECTORY, 0)
+        .map(File::from)
+        .map_err(failed(format!("open the folder {}", path.display())))
+}
+
+/// Whole or not at all: a reader never sees a part of a record.
+fn write_record(dir: &File, name: &str, text: &str) -> io::Result<()> {
+    let temporary = CString::new(format!("{name}.tmp"))?;
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
+    let mut file = File::from(sys::open_strict(dir.as_raw_fd(), &temporary, flags, 0o600)?);
+    file.write_all(text.as_bytes())?;
+    let name = CString::new(name)?;
+    nix::fcntl::renameat(dir, temporary.as_c_str(), dir, name.as_c_str())?;
+    Ok(())
+}
+
+impl Monitor {
+    /// Leaves word of itself, then lets PID 1 execute the program.
+    fn announce(&mut self) -> Result<(), Failed> {
+        let id = &self.spec.container_id;
+        let suffix = &id.as_bytes()[id.len().saturating_sub(3)..];
+        let name = [b"bobbin-init:", suffix].concat();
+        sys::set_name(&CString::new(name).unwrap_or_default());
+        let record = StartRecord {
+            container_id: id.clone(),
+            monitor_pid: nix::unistd::getpid().as_raw(),
+            monitor_start_ticks: self.start_ticks,
+            cgroup_slot: self.spec.cgroups.as_ref().map(|lease| lease.slot),
+        };
+        write_record(&self.private_dir, START_FILE, &record.to_json())
+            .map_err(failed("write the start file"))?;
+        (&self.first.socket)
+            .write_all(&[inside::GO])
+            .map_err(failed("let PID 1 go on"))?;
+        let period = if self.watch.is_some() {
+            SAMPLE_LIMITED
+        } else {
+            SAMPLE_UNLIMITED
+        };
+        self.sample_at = Some(Instant::now() + period);
+        Ok(())
+    }
+
+    /// Waits until the program runs or cannot; its output is pumped meanwhile.
+    fn wait_started(&mut self) -> Result<u64, LaunchError> {
+        loop {
+            match self.next_event() {
+                Some(Event::Started) => return Ok(self.start_ticks),
+                Some(Event::Failed { step, errno }) => {
+                    return Err(LaunchError::Setup {
+                        step,
+                        source: io::Error::from_raw_os_error(errno),
+                    });
+                }
+                Some(Event::NotFound) => {
+                    return Err(LaunchError::NotFound {
+                        program: self.program(),
+                    });
+                }
+                Some(Event::NotExecutable { errno }) => {
+                    return Err(LaunchError::NotExecutable {
+                        program: self.program(),
+                        source: io::Error::from_raw_os_error(errno),
+                    });
+                }
+                Some(Event::Ended { .. }) => {}
+                None if self.first_status.is_some() => return Err(self.ended_too_early()),
+                None => self.turn(),
+            }
+        }
+    }
+
+    fn program(&self) -> String {
+        self.spec.argv.first().cloned().unwrap_or_default()
+    }
+
+    fn ended_too_early(&self) -> LaunchError {
+        let step = match &self.over_memory {
+            Some(words) => format!("the program does not fit into its memory: {words}"),
+            None => "PID 1 ended before the program could start".to_owned(),
+        };
+        LaunchError::Setup {
+            step,
+            source: io::Error::from_raw_os_error(libc::ECHILD),
+        }
+    }
+
+    /// Undoes a launch: nothing of the container is left.
+    fn give_up(&mut self) {
+        self.first.kill();
+        if self.first_status.is_none() {
+            self.first_status = waitpid(self.first.pid, None).ok();
+        }
+        // Without it the container was never there.
+        let _ = nix::unistd::unlinkat(
+            &self.private_dir,
+            START_FILE,
+            nix::unistd::UnlinkatFlags::NoRemoveDir,
+        );
+    }
+
+    fn watch_until_end(&mut self) {
+        while self.first_status.is_none() {
+            self.turn();
+            while let Some(event) = self.next_event() {
+                if let Event::Ended { status } = event {
+                    self.program_status = Some(status);
+                }
+            }
+        }
+        self.pump.drain();
+        self.take_events();
+        while let Some(event) = self.next_event() {
+            if let Event::Ended { status } = event {
+                self.program_status = Some(status);
+            }
+        }
+    }
+
+    fn next_event(&mut self) -> Option<Event> {
+        let (event, length) = Event::decode(&self.received)?;
+        self.received.drain(..length);
+        Some(event)
+    }
+
+    /// Waits for one thing to happen and handles all that has.
+    fn turn(&mut self) {
+        const PIPES: [u8; 2] = [0, 1];
+        let mut what = Vec::with_capacity(5);
+        let mut fds = Vec::with_capacity(5);
+        fds.push(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
+        what.push(Source::Signals);
+        for (index, pipe) in PIPES.into_iter().zip(self.pump.pipes()) {
+            if let Some(pipe) = pipe {
+                fds.push(PollFd::new(pipe, PollFlags::POLLIN));
+                what.push(Source::Pipe(index));
+            }
+        }
+        if !self.socket_ended {
+            fds.push(PollFd::new(self.first.socket.as_fd(), PollFlags::POLLIN));
+            what.push(Source::First);
+        }
+        if let (Some(watch), None) = (&self.watch, &self.over_memory) {
+            let flags = match watch {
+                Watch::V1 { .. } => PollFlags::POLLIN,
+                Watch::V2 { .. } => PollFlags::POLLPRI,
+            };
+            fds.push(PollFd::new(watch.fd(), flags));
+            what.push(Source::Memory);
+        }
+        let count = poll(&mut fds, self.timeout());
+        let ready: Vec<Source> = match count {
+            Ok(_) => fds
+                .iter()
+                .zip(&what)
+                .filter(|(fd, _)| fd.revents().is_some_and(|revents| !revents.is_empty()))
+                .map(|(_, source)| *source)
+                .collect(),
+            Err(_) => Vec::new(),
+        };
+        drop(fds);
+        for source in ready {
+            match source {
+                Source::Signals => self.take_signals(),
+                Source::Pipe(index) => {
+                    self.pump.pump(usize::from(index));
+                }
+                Source::First => self.take_events(),
+                Source::Memory => self.memory_event(),
+            }
+        }
+        self.deadlines();
+    }
+
+    fn timeout(&self) -> PollTimeout {
+        let next = [self.kill_at, self.sample_at].into_iter().flatten().min();
+        next.map_or(PollTimeout::NONE, |at| {
+            let left = at.saturating_duration_since(Instant::now());
+            // Rounded up, so that the deadline has passed when it wakes.
+            let ms = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
+            PollTimeout::from(ms)
+        })
+    }
+
+    fn deadlines(&mut self) {
+        let now = Instant::now();
+        if self.kill_at.is_some_and(|at| at <= now) {
+            self.kill_at = None;
+            self.first.kill();
+        }
+        if self.sample_at.is_some_and(|at| at <= now) {
+            self.sample_at = None;
+            self.sample();
+        }
+    }
+
+    fn take_signals(&mut self) {
+        while let Ok(Some(information)) = self.signals.read_signal() {
+            match Signal::try_from(i32::try_from(information.ssi_signo).unwrap_or(0)) {
+                Ok(Signal::SIGTERM) => self.stop(),
+                Ok(Signal::SIGUSR1) => self.first.kill(),
+                Ok(Signal::SIGCHLD) => self.reap(),
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+
+    /// TERM to the program's group, KILL to all after the grace time. Once: the time runs already.
+    fn stop(&mut self) {
+        if self.kill_at.is_some() {
+            return;
+        }
+        let _ = kill(self.first.pid, Signal::SIGTERM);
+        let grace = Duration::from_millis(u64::from(self.spec.kill_grace_ms));
+        self.kill_at = Some(Instant::now() + grace);
+    }
+
+    fn reap(&mut self) {
+        match waitpid(self.first.pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) | Err(_) => {}
+            Ok(status) => self.first_status = Some(status),
+        }
+    }
+
+    fn take_events(&mut self) {
+        let mut bytes = [0_u8; 2048];
+        let result = nix::sys::socket::recv(
+            self.first.socket.as_raw_fd(),
+            &mut bytes,
+            MsgFlags::MSG_DONTWAIT,
+        );
+        match result {
+            Ok(0) | Err(nix::Error::ECONNRESET) => self.socket_ended = true,
+            Ok(count) => self.received.extend_from_slice(&bytes[..count]),
+            Err(_) => {}
+        }
+    }
+
+    fn limit_bytes(&self) -> u64 {
+        self.spec.memory_mib.saturating_mul(1 << 20)
+    }
+
+    /// The group has no memory left: write down who used it, then end the container.
+    fn memory_event(&mut self) {
+        let Some(watch) = self.watch.as_mut() else {
+            return;
+        };
+        if !watch.is_short() {
+            return;
+        }
+        let processes = memory::sample(&watch.pids());
+        let processes = if processes.is_empty() {
+            &self.last_sample
+        } else {
+            &processes
+        };
+        // The kernel frees memory of what it kills before we look; the limit is what was reached.
+        let usage = watch.usage_bytes().unwrap_or(0).max(self.limit_bytes());
+        let id = &self.spec.container_id;
+        let words = memory::post_mortem(
+            id,
+            usage,
+            self.limit_bytes(),
+            &without_first(processes, &self.first),
+        );
+        self.over_memory = Some(words);
+        self.first.kill();
+    }
+
+    /// Without a limit by the kernel the monitor measures; with one it keeps a recent list.
+    fn sample(&mut self) {
+        match &self.watch {
+            Some(Watch::V1 { .. }) => return,
+            Some(watch @ Watch::V2 { .. }) => {
+                self.last_sample = memory::sample(&watch.pids());
+                self.sample_at = Some(Instant::now() + SAMPLE_LIMITED);
+                return;
+            }
+            None => {}
+        }
+        let processes = memory::sample(&memory::tree(self.first.pid.as_raw()));
+        let used: u64 = processes.iter().map(|process| process.rss_bytes).sum();
+        if used > self.limit_bytes() && self.over_memory.is_none() {
+            let id = &self.spec.container_id;
+            let listed = without_first(&processes, &self.first);
+            self.over_memory = Some(memory::post_mortem(id, used, self.limit_bytes(), &listed));
+            self.first.kill();
+        }
+        self.sample_at = Some(Instant::now() + SAMPLE_UNLIMITED);
+    }
+
+    /// The record of the end. Nothing of the container lives any more when it is written.
+    fn write_exit(&mut self) {
+        let killed_by_kernel =
+            self.over_memory.is_none() && self.watch.as_ref().is_some_and(Watch::has_killed);
+        if killed_by_kernel {
+            let id = &self.spec.container_id;
+            let listed = without_first(&self.last_sample, &self.first);
+            let limit = self.limit_bytes();
+            self.over_memory = Some(memory::post_mortem(id, limit, limit, &listed));
+        }
+        let record = exit_record(self.over_memory.take(), self.program_status);
+        let written = write_record(&self.private_dir, EXIT_FILE, &record.to_json());
+        if written.is_err() {
+            // A full disk: the agent finds no record and says so. Trying for ever would keep a
+            // dead container on the books.
+            sys::leave(1);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    Signals,
+    Pipe(u8),
+    First,
+    Memory,
+}
+
+fn without_first(processes: &[memory::Process], first: &First) -> Vec<memory::Process> {
+    let own = first.pid.as_raw();
+    processes
+        .iter()
+        .filter(|process| process.pid != own)
+        .cloned()
+        .collect()
+}
+
+fn exit_record(over_memory: Option<String>, program_status: Option<i32>) -> ExitRecord {
+    let ended_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| u64::try_from(since.as_millis()).ok())
+        .unwrap_or(0);
+    if let Some(diagnostics) = over_memory {
+        let exit_status = bobbin_types::ExitStatus::KILLED_EXCEEDED_PMEM.0;
+        return ExitRecord {
+            exit_status,
+            signal: Some(libc::SIGKILL),
+            diagnostics,
+            ended_ms,
+        };
+    }
+    // Without a status PID 1 was killed, and the program with it.
+    let status = program_status.unwrap_or(libc::SIGKILL);
+    if libc::WIFEXITED(status) {
+        let exit_status = libc::WEXITSTATUS(status);
+        return ExitRecord {
+            exit_status,
+            signal: None,
+            diagnostics: String::new(),
+            ended_ms,
+        };
+    }
+    let signal = libc::WTERMSIG(status);
+    let exit_status = bobbin_types::ExitStatus::from_signal(signal).0;
+    ExitRecord {
+        exit_status,
+        signal: Some(signal),
+        diagnostics: String::new(),
+        ended_ms,
+    }
+}
+
+/// Files are made with the modes given.
+pub(crate) fn exact_modes() {
+    nix::sys::stat::umask(Mode::empty());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_ends_are_recorded() {
+        let record = exit_record(None, Some(7 << 8));
+        assert_eq!((record.exit_status, record.signal), (7, None));
+        let record = exit_record(None, Some(libc::SIGSEGV | 0x80));
+        assert_eq!(
+            (record.exit_status, record.signal),
+            (139, Some(libc::SIGSEGV))
+        );
+        let record = exit_record(None, None);
+        assert_eq!((record.exit_status, record.signal), (137, Some(9)));
+        let record = exit_record(Some("words".into()), Some(0));
+        assert_eq!(
+            (record.exit_status, record.diagnostics.as_str()),
+            (-104, "words")
+        );
+    }
+
+    #[test]
+    fn a_record_replaces_the_former_one_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = File::open(dir.path()).unwrap();
+        write_record(&folder, "x.json", "long text").unwrap();
+        write_record(&folder, "x.json", "short").unwrap();
+        assert_eq!(
+            fs::read_to_string(dir.path().join("x.json")).unwrap(),
+            "short"
+        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,217 @@
+//! The launch server: `bobbin-container-init --serve`.
+//!
+//! Single-threaded and tiny, because a fork costs what the forking process is big.
+//! It keeps a few spare monitors, each with PID 1 already in its namespaces, which all wait on the
+//! control socket; whoever gets a launch tells the server, which forks the next spare while the
+//! container starts.
+//! What is the same for every container is done here once and inherited: no new privileges, empty
+//! bounding set, a fresh session keyring, limits, the compiled filter, the base root.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{MsgFlags, send};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
+use crate::base::{self, Base, Failed, failed};
+use crate::inside;
+use crate::launcher::CONTROL_FD;
+use crate::monitor;
+use crate::seccomp;
+use crate::sys;
+
+/// Monitors that wait: launches of one agent come in bursts, and two processors can serve two.
+const SPARES: usize = 2;
+/// Spares that may die unused before the server gives up.
+const CRASHES_MAX: u32 = 100;
+
+/// Everything a monitor inherits.
+pub(crate) struct Server {
+    control: Option<OwnedFd>,
+    /// A spare writes its pid here when it takes a launch.
+    used: Option<std::fs::File>,
+    pub(crate) filter: Vec<libc::sock_filter>,
+    /// `None` in the rootless profile.
+    pub(crate) base: Option<Base>,
+    pub(crate) resolv: Option<PathBuf>,
+}
+
+/// Serves launches on descriptor 3 until its other end closes. Containers go on afterwards.
+///
+/// # Errors
+/// When the server cannot be set up, or its spares keep dying.
+pub fn serve() -> io::Result<()> {
+    // SAFETY: by the contract of `--serve` descriptor 3 is the control socket and nobody else's.
+    let control = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
+    nix::fcntl::fcntl(
+        &control,
+        nix::fcntl::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC),
+    )?;
+    sys::close_from(CONTROL_FD.unsigned_abs() + 1)?;
+    let tell = |word: &[u8]| send(CONTROL_FD, word, MsgFlags::MSG_NOSIGNAL);
+    match set_up(control) {
+        Ok((mut server, used)) => {
+            tell(b"R")?;
+            server.run(used)
+        }
+        Err(error) => {
+            let words = format!("E{}: {}", error.step, error.source);
+            tell(&words.as_bytes()[..words.len().min(512)])?;
+            Err(error.source)
+        }
+    }
+}
+
+fn set_up(control: OwnedFd) -> Result<(Server, std::fs::File), Failed> {
+    // No signals from a terminal.
+    let _ = nix::unistd::setsid();
+    monitor::exact_modes();
+    sys::default_signals();
+    sys::ignore_broken_pipes();
+    inside::block_signals().map_err(failed("block signals"))?;
+    let full = nix::unistd::geteuid().is_root();
+    sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(failed("no new privileges"))?;
+    for limit in [libc::RLIMIT_CORE, libc::RLIMIT_RTPRIO, libc::RLIMIT_NICE] {
+        sys::set_limit(limit, 0).map_err(failed("lower a limit"))?;
+    }
+    // Without keys in the kernel there is nothing to let go of.
+    let _ = sys::new_session_keyring();
+    let base = if full {
+        // In the rootless profile this would take the right to map the user.
+        sys::prctl(libc::PR_SET_DUMPABLE, 0).map_err(failed("hide the launcher"))?;
+        let base = Base::build()?;
+        for set in [
+            caps::CapSet::Ambient,
+            caps::CapSet::Bounding,
+            caps::CapSet::Inheritable,
+        ] {
+            caps::clear(None, set).map_err(|error| Failed {
+                step: format!("empty a capability set: {error}"),
+                source: io::Error::from_raw_os_error(libc::EPERM),
+            })?;
+        }
+        Some(base)
+    } else {
+        None
+    };
+    let (used_read, used_write) =
+        nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(failed("pipe"))?;
+    let server = Server {
+        control: Some(control),
+        used: Some(std::fs::File::from(used_write)),
+        filter: seccomp::filter(),
+        base,
+        resolv: base::resolv_target(),
+    };
+    Ok((server, std::fs::File::from(used_read)))
+}
+
+impl Server {
+    /// The control socket's number; only a spare that has not yet taken a launch asks.
+    pub(crate) fn control_fd(&self) -> i32 {
+        self.control.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+
+    /// In a spare: tells the server and lets go of what only spares need.
+    pub(crate) fn spare_is_used(&mut self) {
+        if let Some(mut used) = self.used.take() {
+            // A lost word costs a spare until this process ends and is reaped.
+            let _ = used.write_all(&nix::unistd::getpid().as_raw().to_le_bytes());
+        }
+        self.control = None;
+    }
+
+    /// In PID 1: closes what belongs to server and monitor. The owners there keep their copies.
+    pub(crate) fn close_in_child(&self) {
+        let base_root = self.base.as_ref().map(|base| base.writable_root.as_fd());
+        let own: [Option<BorrowedFd<'_>>; 3] = [
+            self.control.as_ref().map(AsFd::as_fd),
+            self.used.as_ref().map(AsFd::as_fd),
+            base_root,
+        ];
+        for fd in own.into_iter().flatten() {
+            // SAFETY: PID 1 never returns to code that uses these, and never drops the owners.
+            unsafe { libc::close(fd.as_raw_fd()) };
+        }
+    }
+
+    fn run(&mut self, mut used: std::fs::File) -> io::Result<()> {
+        let mut wanted = SigSet::empty();
+        wanted.add(Signal::SIGCHLD);
+        wanted.add(Signal::SIGTERM);
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&wanted, flags)?;
+        let mut spares: Vec<i32> = Vec::with_capacity(SPARES);
+        let mut crashes = 0_u32;
+        loop {
+            while spares.len() < SPARES {
+                match sys::fork_into(0)? {
+                    Some(pid) => spares.push(pid),
+                    None => {
+                        drop((signals, used));
+                        sys::leave(monitor::run(self));
+                    }
+                }
+            }
+            let control = self.control.as_ref().map(AsFd::as_fd);
+            let mut fds = vec![
+                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+                PollFd::new(used.as_fd(), PollFlags::POLLIN),
+            ];
+            // Only its end is waited for: the launches are the spares' to take.
+            fds.extend(control.map(|control| PollFd::new(control, PollFlags::empty())));
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let ended = fds.get(2).and_then(PollFd::any).unwrap_or(true);
+            drop(fds);
+            if ended {
+                return Ok(());
+            }
+            let mut word = [0_u8; 4];
+            while used.read_exact(&mut word).is_ok() {
+                let pid = i32::from_le_bytes(word);
+                spares.retain(|spare| *spare != pid);
+                crashes = 0;
+            }
+            while let Ok(Some(information)) = signals.read_signal() {
+                if i32::try_from(information.ssi_signo) == Ok(libc::SIGTERM) {
+                    return Ok(());
+                }
+            }
+            for pid in reap() {
+                if spares.contains(&pid) {
+                    spares.retain(|spare| *spare != pid);
+                    crashes += 1;
+                }
+            }
+            if crashes > CRASHES_MAX {
+                return Err(io::Error::other("spare monitors keep dying"));
+            }
+        }
+    }
+}
+
+/// Every child that has ended.
+fn reap() -> Vec<i32> {
+    let mut ended = Vec::new();
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        match status {
+            WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _) => {
+                ended.push(pid.as_raw());
+            }
+            WaitStatus::StillAlive => break,
+            WaitStatus::Stopped(..)
+            | WaitStatus::PtraceEvent(..)
+            | WaitStatus::PtraceSyscall(_)
+            | WaitStatus::Continued(_) => {}
+        }
+    }
+    ended
+}
