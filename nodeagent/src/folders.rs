@@ -1,0 +1,463 @@
+//! The agent's folders: YARN's tree below the local and log folders.
+//!
+//! ```text
+//! <local>/filecache/<n>/content                                      PUBLIC resources
+//! <local>/usercache/<user>/filecache/<n>/content                     PRIVATE resources
+//! <local>/usercache/<user>/appcache/<application>/filecache/<n>/content APPLICATION resources
+//! <local>/usercache/<user>/appcache/<application>/<container>/       work folder, the user's; tmp in it
+//! <local>/nmPrivate/<application>/<container>/                       start and exit file; run/ becomes /run/bobbin
+//! <local>/trash/                                                    trees on their way out
+//! <log>/<application>/<container>/{stdout,stderr,...}
+//! ```
+//! Every folder above a work folder belongs to the agent, so no user can swap one for a link.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bobbin_service::{Account, FileError, create_folder};
+use bobbin_types::{ApplicationId, ContainerId};
+
+use crate::account::owner;
+use crate::folder::{Folder, Owner};
+
+/// The agent's root folders, open.
+#[derive(Debug)]
+pub(crate) struct Folders {
+    pub(crate) local_path: PathBuf,
+    pub(crate) log_path: PathBuf,
+    pub(crate) local: Folder,
+    pub(crate) log: Folder,
+    pub(crate) private: Folder,
+    trash: Folder,
+    trash_counter: AtomicU64,
+}
+
+/// Where one container's things are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ContainerPaths {
+    pub(crate) work: PathBuf,
+    pub(crate) private: PathBuf,
+    pub(crate) run: PathBuf,
+    pub(crate) log: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FoldersError {
+    #[error(transparent)]
+    Create(#[from] FileError),
+    #[error("cannot use folder {}", path.display())]
+    Use {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Groups that may pass through a user's folders: only that user's, when the agent is root.
+fn passable(owner: Owner) -> Owner {
+    owner.map(|(_, gid)| (0, gid))
+}
+
+impl Folders {
+    /// Makes what is missing and empties the trash that a killed agent left.
+    pub(crate) fn open(local: &Path, log: &Path) -> Result<Folders, FoldersError> {
+        create_folder(local, 0o755)?;
+        create_folder(log, 0o755)?;
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| FoldersError::Use { path, source }
+        };
+        // The launcher follows no links, so they are resolved once, here.
+        let local_path = local.canonicalize().map_err(at(local))?;
+        let log_path = log.canonicalize().map_err(at(log))?;
+        let local = Folder::open(&local_path).map_err(at(&local_path))?;
+        let log = Folder::open(&log_path).map_err(at(&log_path))?;
+        let make = |name: &str, mode| {
+            local
+                .make(name, mode, None)
+                .map_err(at(&local_path.join(name)))
+        };
+        make("usercache", 0o755)?;
+        make("filecache", 0o755)?;
+        let private = make("nmPrivate", 0o700)?;
+        let trash = make("trash", 0o700)?;
+        for name in trash.names().map_err(at(&local_path.join("trash")))? {
+            trash
+                .remove_tree(&name)
+                .map_err(at(&local_path.join("trash")))?;
+        }
+        Ok(Folders {
+            local_path,
+            log_path,
+            local,
+            log,
+            private,
+            trash,
+            trash_counter: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn paths(&self, id: &ContainerId, user: &str) -> ContainerPaths {
+        let application = id.application().to_string();
+        let name = id.to_string();
+        let private = self
+            .local_path
+            .join("nmPrivate")
+            .join(&application)
+            .join(&name);
+        ContainerPaths {
+            work: self
+                .local_path
+                .join("usercache")
+                .join(user)
+                .join("appcache")
+                .join(&application)
+                .join(&name),
+            run: private.join("run"),
+            private,
+            log: self.log_path.join(&application).join(&name),
+        }
+    }
+
+    /// `usercache/<user>`, made when it is missing.
+    pub(crate) fn user(&self, account: &Account) -> io::Result<Folder> {
+        let mode = if owner(account).is_some() {
+            0o710
+        } else {
+            0o700
+        };
+        self.local
+            .folder("usercache")?
+            .make(&account.name, mode, passable(owner(account)))
+    }
+
+    /// `usercache/<user>/appcache/<application>`, made when it is missing.
+    pub(crate) fn application(
+        &self,
+        account: &Account,
+        application: &ApplicationId,
+    ) -> io::Result<Folder> {
+        let path = format!("usercache/{}/appcache/{application}", account.name);
+        if let Ok(folder) = self.local.folder(&path) {
+            return Ok(folder);
+        }
+        let owner = passable(owner(account));
+        self.user(account)?.make("appcache", 0o710, owner)?.make(
+            &application.to_string(),
+            0o710,
+            owner,
+        )
+    }
+
+    /// Makes everything of a container that must be there before its launch. What an earlier try
+    /// with this id left goes first: a record says it never ran.
+    pub(crate) fn make_container(
+        &self,
+        id: &ContainerId,
+        account: &Account,
+    ) -> io::Result<ContainerFolders> {
+        let (application, name) = (id.application(), id.to_string());
+        let own = owner(account);
+        let work = fresh(
+            &self.application(account, &application)?,
+            &name,
+            0o700,
+            own,
+            self,
+        )?;
+        work.make("tmp", 0o700, own)?;
+        let private = self.private.make(&application.to_string(), 0o700, None)?;
+        let private = fresh(&private, &name, 0o700, None, self)?;
+        let run = private.make("run", 0o700, own)?;
+        run.make("bin", 0o755, None)?;
+        let log = self
+            .log
+            .make(&application.to_string(), 0o710, passable(own))?;
+        log.make(&name, 0o750, own)?;
+        Ok(ContainerFolders { work, private, run })
+    }
+
+    /// Moves a tree out of sight at once and returns its name in the trash; [`Folders::empty`] then
+    /// removes it. `None` when it is not there.
+    pub(crate) fn discard(&self, parent: &Folder, name: &str) -> io::Result<Option<String>> {
+        let trashed = format!(
+            "{}-{}",
+            std::process::id(),
+            self.trash_counter.fetch_add(1, Ordering::Relaxed)
+        );
+        match parent.rename(name, &self.trash, &trashed) {
+            Ok(()) => Ok(Some(trashed)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    pub(crate) fn empty(&self, trashed: &str) -> io::Result<()> {
+        self.trash.remove_tree(trashed)
+    }
+
+    /// Takes a container's work folder, secrets and run folder away; the exit file and the logs
+    /// stay. Returns what is to be emptied.
+    pub(crate) fn clean_up_container(
+        &self,
+        id: &ContainerId,
+        user: &str,
+    ) -> io::Result<Vec<String>> {
+        let (application, name) = (id.application(), id.to_string());
+        let mut trashed = Vec::new();
+        let appcache = format!("usercache/{user}/appcache/{application}");
+        if let Some(folder) = found(self.local.folder(appcache))? {
+            trashed.extend(self.discard(&folder, &name)?);
+        }
+        if let Some(folder) = found(self.private.folder(format!("{application}/{name}")))? {
+            trashed.extend(self.discard(&folder, "run")?);
+        }
+        Ok(trashed)
+    }
+
+    /// Removes a container's private folder with its start and exit file.
+    pub(crate) fn forget_container(&self, id: &ContainerId) -> io::Result<()> {
+        let application = id.application().to_string();
+        let Some(folder) = found(self.private.folder(&application))? else {
+            return Ok(());
+        };
+        if let Some(trashed) = self.discard(&folder, &id.to_string())? {
+            self.empty(&trashed)?;
+        }
+        Ok(())
+    }
+
+    /// Removes an application's caches of every user that has any.
+    pub(crate) fn clean_up_application(&self, application: &ApplicationId) -> io::Result<()> {
+        let name = application.to_string();
+        for user in self.local.folder("usercache")?.names()? {
+            let Some(appcache) = found(self.local.folder(format!("usercache/{user}/appcache")))?
+            else {
+                continue;
+            };
+            if let Some(trashed) = self.discard(&appcache, &name)? {
+                self.empty(&trashed)?;
+            }
+        }
+        // Containers whose end was not acknowledged still have their exit files here.
+        match nix::unistd::unlinkat(
+            &self.private,
+            name.as_str(),
+            nix::unistd::UnlinkatFlags::RemoveDir,
+        ) {
+            Ok(()) | Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTEMPTY) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    pub(crate) fn delete_logs(&self, application: &ApplicationId) -> io::Result<()> {
+        if let Some(trashed) = self.move_logs(application)? {
+            self.empty(&trashed)?;
+        }
+        self.clean_up_application(application)
+    }
+
+    fn move_logs(&self, application: &ApplicationId) -> io::Result<Option<String>> {
+        let name = application.to_string();
+        match self.discard(&self.log, &name) {
+            // Logs on another file system than the local folder are removed where they are.
+            Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
+                self.log.remove_tree(&name)?;
+                Ok(None)
+            }
+            moved => moved,
+        }
+    }
+
+    /// Applications that have folders or logs here.
+    pub(crate) fn applications(&self) -> io::Result<Vec<ApplicationId>> {
+        let mut all: Vec<ApplicationId> = Vec::new();
+        let mut take = |folder: &Folder| -> io::Result<()> {
+            all.extend(
+                folder
+                    .names()?
+                    .iter()
+                    .filter_map(|n| n.parse::<ApplicationId>().ok()),
+            );
+            Ok(())
+        };
+        take(&self.log)?;
+        take(&self.private)?;
+        for user in self.local.folder("usercache")?.names()? {
+            if let Some(appcache) = found(self.local.folder(format!("usercache/{user}/appcache")))?
+            {
+                take(&appcache)?;
+            }
+        }
+        all.sort_unstable();
+        all.dedup();
+        Ok(all)
+    }
+
+    /// Containers that have a private folder here.
+    pub(crate) fn private_containers(&self) -> io::Result<Vec<ContainerId>> {
+        let mut all = Vec::new();
+        for application in self.private.names()? {
+            if application.parse::<ApplicationId>().is_ok() {
+                let names = self.private.folder(&application)?.names()?;
+                all.extend(names.iter().filter_map(|n| n.parse::<ContainerId>().ok()));
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// A container's folders while they are being filled.
+#[derive(Debug)]
+pub(crate) struct ContainerFolders {
+    pub(crate) work: Folder,
+    pub(crate) private: Folder,
+    pub(crate) run: Folder,
+}
+
+fn fresh(
+    parent: &Folder,
+    name: &str,
+    mode: u32,
+    owner: Owner,
+    folders: &Folders,
+) -> io::Result<Folder> {
+    if parent.look(std::ffi::OsStr::new(name))?.is_some()
+        && let Some(trashed) = folders.discard(parent, name)?
+    {
+        folders.empty(&trashed)?;
+    }
+    parent.make(name, mode, owner)
+}
+
+/// What is not there is `None`.
+pub(crate) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bobbin_service::{account_of_name, account_of_uid, own_uid};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    fn account() -> Account {
+        match own_uid() {
+            0 => account_of_name("nobody").unwrap(),
+            uid => account_of_uid(uid).unwrap(),
+        }
+    }
+
+    fn folders(dir: &Path) -> Folders {
+        Folders::open(&dir.join("local"), &dir.join("log")).unwrap()
+    }
+
+    fn id() -> ContainerId {
+        "container_e01_7_0001_01_000001".parse().unwrap()
+    }
+
+    #[test]
+    fn a_container_has_the_tree_and_leaves_only_logs_and_exit_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = folders(dir.path());
+        let account = account();
+        folders.make_container(&id(), &account).unwrap();
+        let paths = folders.paths(&id(), &account.name);
+        for (path, mode) in [
+            (paths.work.clone(), 0o700),
+            (paths.work.join("tmp"), 0o700),
+            (paths.private.clone(), 0o700),
+            (paths.run.clone(), 0o700),
+            (paths.log.clone(), 0o750),
+        ] {
+            let metadata = std::fs::symlink_metadata(&path).unwrap();
+            assert_eq!(
+                metadata.permissions().mode() & 0o7777,
+                mode,
+                "{}",
+                path.display()
+            );
+        }
+        assert_eq!(std::fs::metadata(&paths.work).unwrap().uid(), account.uid);
+        std::fs::write(paths.private.join("exit.json"), "{}").unwrap();
+        for trashed in folders.clean_up_container(&id(), &account.name).unwrap() {
+            folders.empty(&trashed).unwrap();
+        }
+        assert!(!paths.work.exists() && !paths.run.exists());
+        assert!(paths.private.join("exit.json").exists() && paths.log.exists());
+        assert_eq!(folders.private_containers().unwrap(), vec![id()]);
+        folders.forget_container(&id()).unwrap();
+        folders.clean_up_application(&id().application()).unwrap();
+        assert!(!paths.private.parent().unwrap().exists());
+        assert!(!paths.work.parent().unwrap().exists());
+        assert_eq!(
+            folders.applications().unwrap(),
+            vec![id().application()],
+            "logs stay"
+        );
+        folders.delete_logs(&id().application()).unwrap();
+        assert_eq!(folders.applications().unwrap(), vec![]);
+        assert_eq!(folders.trash.names().unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn removal_follows_no_link_and_survives_depth() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = folders(dir.path());
+        let outside = dir.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("kept"), "").unwrap();
+        let account = account();
+        folders.make_container(&id(), &account).unwrap();
+        let work = folders.paths(&id(), &account.name).work;
+        symlink(&outside, work.join("link")).unwrap();
+        std::fs::create_dir(work.join("closed")).unwrap();
+        std::fs::write(work.join("closed/file"), "").unwrap();
+        std::fs::set_permissions(work.join("closed"), std::fs::Permissions::from_mode(0o000))
+            .unwrap();
+        // Deeper than descriptors or the stack would last.
+        let mut folder = Folder::open(&work).unwrap();
+        for _ in 0..5_000 {
+            folder = folder.make("d", 0o700, None).unwrap();
+        }
+        drop(folder);
+        for trashed in folders.clean_up_container(&id(), &account.name).unwrap() {
+            folders.empty(&trashed).unwrap();
+        }
+        assert!(!work.exists());
+        assert!(outside.join("kept").exists());
+        assert_eq!(folders.trash.names().unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_folder_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = folders(dir.path());
+        let outside = dir.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        let usercache = dir.path().join("local/usercache");
+        symlink(&outside, usercache.join(account().name)).unwrap();
+        let error = folders.make_container(&id(), &account()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn trash_of_a_killed_agent_is_emptied_at_start() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(folders(dir.path()));
+        std::fs::create_dir_all(dir.path().join("local/trash/1-2/a/b")).unwrap();
+        drop(folders(dir.path()));
+        assert_eq!(
+            std::fs::read_dir(dir.path().join("local/trash"))
+                .unwrap()
+                .count(),
+            0
+        );
+    }
+}

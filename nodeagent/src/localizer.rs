@@ -1,0 +1,589 @@
+//! Local resources: fetched once, shared as far as their visibility allows, bound read-only.
+//!
+//! A request that is on its way is shared by all who ask for the same; it is given up when the last of
+//! them is gone. A copy is made in a folder that only the agent can enter and gets its place by a
+//! rename when it is whole.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bobbin_proto::v1;
+use bobbin_service::{Account, RpcChannel};
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use serde::{Deserialize, Serialize};
+
+use crate::account::{Rights, owner, with_rights};
+use crate::archive::{ArchiveError, ArchiveKind, ArchiveLimits, unpack};
+use crate::cache::{Cache, CacheKey, Entry, Scope};
+use crate::fetch::{Expected, FetchError, Source, copy_file, fetch_staged};
+use crate::folder::{Folder, give};
+use crate::folders::{Folders, found};
+
+const CONTENT: &str = "content";
+const KEY_FILE: &str = "key.json";
+
+/// Why a resource is not there for the container.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LocalizeError {
+    #[error("cannot localize '{name}' from {resource}: {source}", resource = .resource)]
+    Fetch {
+        name: String,
+        resource: String,
+        source: FetchError,
+    },
+    #[error("cannot localize '{name}' from {resource}: {source}", resource = .resource)]
+    Archive {
+        name: String,
+        resource: String,
+        source: ArchiveError,
+    },
+    #[error("cannot localize '{name}' from {resource}: {action}: {source}", resource = .resource)]
+    Io {
+        name: String,
+        resource: String,
+        action: &'static str,
+        source: io::Error,
+    },
+    #[error("the localization was given up")]
+    GivenUp,
+}
+
+/// Who asks, for which application, with which proof.
+#[derive(Clone, Debug)]
+pub(crate) struct Asker {
+    pub(crate) account: Arc<Account>,
+    pub(crate) application: String,
+    pub(crate) container: String,
+    pub(crate) container_token: Arc<str>,
+}
+
+/// A localized copy that stays while this lives.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    localizer: Arc<Localizer>,
+    key: CacheKey,
+    pub(crate) entry: Entry,
+}
+
+impl Hold {
+    /// The copy's absolute path.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.localizer
+            .folders
+            .local_path
+            .join(&self.entry.folder)
+            .join(CONTENT)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.localizer.state().cache.release(&self.key);
+    }
+}
+
+/// Limits from the settings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LocalizerLimits {
+    pub(crate) cache_bytes: u64,
+    pub(crate) file_bytes_max: u64,
+    pub(crate) archive: ArchiveLimits,
+}
+
+type Flight = Shared<BoxFuture<'static, Result<(), Arc<LocalizeError>>>>;
+
+#[derive(Debug, Default)]
+struct State {
+    cache: Cache,
+    flights: HashMap<CacheKey, InFlight>,
+    /// The number of the next copy's folder; unique over all scopes.
+    next: u64,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    flight: Flight,
+    waiters: u64,
+    abort: tokio::task::AbortHandle,
+}
+
+#[derive(Debug)]
+pub(crate) struct Localizer {
+    folders: Arc<Folders>,
+    limits: LocalizerLimits,
+    /// To the resource manager, without a token of its own.
+    staging: RpcChannel,
+    /// Copies made before the host was restarted are not trusted: they were never synced.
+    boot_id: String,
+    state: Mutex<State>,
+}
+
+/// What is written beside a copy.
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored {
+    boot_id: String,
+    key: CacheKey,
+    bytes: u64,
+}
+
+impl Localizer {
+    /// Takes over the copies that an earlier agent made; removes halves. Blocks.
+    pub(crate) fn open(
+        folders: Arc<Folders>,
+        limits: LocalizerLimits,
+        staging: RpcChannel,
+    ) -> io::Result<Arc<Localizer>> {
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+        let localizer = Localizer {
+            folders,
+            limits,
+            staging,
+            boot_id,
+            state: Mutex::new(State::default()),
+        };
+        let mut places = vec![PathBuf::from("filecache")];
+        for user in localizer.folders.local.folder("usercache")?.names()? {
+            places.push(format!("usercache/{user}/filecache").into());
+            let appcache = format!("usercache/{user}/appcache");
+            if let Some(folder) = found(localizer.folders.local.folder(&appcache))? {
+                let names = folder.names()?;
+                places.extend(
+                    names
+                        .iter()
+                        .map(|n| format!("{appcache}/{n}/filecache").into()),
+                );
+            }
+        }
+        for place in places {
+            localizer.take_over(&place)?;
+        }
+        Ok(Arc::new(localizer))
+    }
+
+    fn take_over(&self, place: &Path) -> io::Result<()> {
+        let Some(folder) = found(self.folders.local.folder(place))? else {
+            return Ok(());
+        };
+        for name in folder.names()? {
+            let number = name.parse::<u64>().ok();
+            let stored = number.and_then(|_| self.read_stored(&folder, &name));
+            match stored {
+                Some(stored) if stored.key.scope.folder() == place => {
+                    let is_folder = stored.key.archive;
+                    let entry = Entry {
+                        folder: place.join(&name),
+                        is_folder,
+                        bytes: stored.bytes,
+                    };
+                    self.state().cache.insert(stored.key, entry);
+                }
+                Some(_) | None => {
+                    if let Some(trashed) = self.folders.discard(&folder, &name)? {
+                        self.folders.empty(&trashed)?;
+                    }
+                }
+            }
+            let mut state = self.state();
+            state.next = state.next.max(number.map_or(0, |n| n.saturating_add(1)));
+        }
+        Ok(())
+    }
+
+    fn read_stored(&self, folder: &Folder, name: &str) -> Option<Stored> {
+        let file = folder.read(Path::new(name).join(KEY_FILE)).ok()?;
+        let stored: Stored = serde_json::from_reader(io::BufReader::new(file)).ok()?;
+        (stored.boot_id == self.boot_id).then_some(stored)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is one statement, so a panic elsewhere leaves the state consistent.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds again what an adopted container uses, by the folders it wrote down.
+    pub(crate) fn hold_again(self: &Arc<Self>, folders: &[PathBuf]) -> Vec<Hold> {
+        let mut holds = Vec::new();
+        for folder in folders {
+            if let Some((key, entry)) = self.state().cache.hold_folder(folder) {
+                holds.push(Hold {
+                    localizer: self.clone(),
+                    key,
+                    entry,
+                });
+            }
+        }
+        holds
+    }
+
+    pub(crate) fn forget_application(&self, application: &str) {
+        self.state().cache.forget_application(application);
+    }
+
+    /// The copy of one resource, made now unless it is there.
+    ///
+    /// # Errors
+    /// Why it cannot be had, naming the resource. May be dropped at any time.
+    pub(crate) async fn localize(
+        self: &Arc<Self>,
+        resource: &v1::LocalResource,
+        asker: &Asker,
+    ) -> Result<Hold, Arc<LocalizeError>> {
+        let key = cache_key(resource, asker);
+        let mut tries = 0;
+        loop {
+            if let Some(entry) = self.state().cache.hold(&key) {
+                return Ok(Hold {
+                    localizer: self.clone(),
+                    key,
+                    entry,
+                });
+            }
+            let (waiter, joined) = self.join(&key, resource, asker);
+            let flight = waiter.flight.clone();
+            let outcome = flight.await;
+            drop(waiter);
+            tries += 1;
+            match outcome {
+                Ok(()) if tries < 3 => {}
+                Ok(()) => return Err(Arc::new(LocalizeError::GivenUp)),
+                // Another one's request, maybe with a token that died: once more with our own.
+                Err(_) if joined && tries < 3 => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn join(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        resource: &v1::LocalResource,
+        asker: &Asker,
+    ) -> (Waiter, bool) {
+        let mut state = self.state();
+        let joined = state.flights.contains_key(key);
+        if !joined {
+            let number = state.next;
+            state.next += 1;
+            let work = Work {
+                localizer: self.clone(),
+                key: key.clone(),
+                resource: resource.clone(),
+                asker: asker.clone(),
+                number,
+            };
+            let task = tokio::spawn(work.run());
+            let abort = task.abort_handle();
+            let flight: BoxFuture<'static, _> = Box::pin(async move {
+                task.await
+                    .unwrap_or_else(|_| Err(Arc::new(LocalizeError::GivenUp)))
+            });
+            let flight = InFlight {
+                flight: flight.shared(),
+                waiters: 0,
+                abort,
+            };
+            state.flights.insert(key.clone(), flight);
+        }
+        let in_flight = state
+            .flights
+            .get_mut(key)
+            .expect("it was there or was just inserted");
+        in_flight.waiters += 1;
+        let flight = in_flight.flight.clone();
+        (
+            Waiter {
+                localizer: self.clone(),
+                key: key.clone(),
+                flight,
+            },
+            joined,
+        )
+    }
+
+    fn remove_evicted(&self) {
+        let evicted = self.state().cache.evict(self.limits.cache_bytes);
+        for entry in evicted {
+            let (Some(parent), Some(name)) = (
+                entry.folder.parent(),
+                entry.folder.file_name().and_then(|n| n.to_str()),
+            ) else {
+                continue;
+            };
+            let removed = self.folders.local.folder(parent).and_then(|parent| {
+                match self.folders.discard(&parent, name)? {
+                    Some(trashed) => self.folders.empty(&trashed),
+                    None => Ok(()),
+                }
+            });
+            if let Err(e) = removed {
+                tracing::warn!(
+                    "cannot remove {} from the cache: {e}",
+                    entry.folder.display()
+                );
+            }
+        }
+    }
+}
+
+/// One of those who wait for a copy; the last one that leaves ends the work.
+struct Waiter {
+    localizer: Arc<Localizer>,
+    key: CacheKey,
+    flight: Flight,
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut state = self.localizer.state();
+        if let Some(in_flight) = state.flights.get_mut(&self.key) {
+            // A later flight of the same key is somebody else's.
+            if !in_flight.flight.ptr_eq(&self.flight) {
+                return;
+            }
+            in_flight.waiters -= 1;
+            if in_flight.waiters == 0 {
+                in_flight.abort.abort();
+                state.flights.remove(&self.key);
+            }
+        }
+    }
+}
+
+fn cache_key(resource: &v1::LocalResource, asker: &Asker) -> CacheKey {
+    let user = asker.account.name.clone();
+    let application = asker.application.clone();
+    let certain = !resource.sha256.is_empty() || resource.mtime_ms > 0;
+    let scope = match resource.visibility() {
+        v1::Visibility::Public => Scope::Public,
+        v1::Visibility::Private => Scope::Private { user },
+        v1::Visibility::Application => Scope::Application { user, application },
+    };
+    // Without digest and time nobody can say whether a copy is still what is meant.
+    let (scope, only_for) = if certain {
+        (scope, String::new())
+    } else {
+        let scope = Scope::Application {
+            user: asker.account.name.clone(),
+            application: asker.application.clone(),
+        };
+        (scope, asker.container.clone())
+    };
+    CacheKey {
+        scope,
+        source: resource.source.clone(),
+        size: resource.size,
+        mtime_ms: resource.mtime_ms,
+        sha256: resource.sha256.clone(),
+        archive: resource.r#type() == v1::ResourceType::Archive,
+        executable: resource.executable,
+        only_for,
+    }
+}
+
+/// Makes one copy.
+struct Work {
+    localizer: Arc<Localizer>,
+    key: CacheKey,
+    resource: v1::LocalResource,
+    asker: Asker,
+    number: u64,
+}
+
+/// A copy that is not whole: removed unless it gets its place.
+struct Part {
+    folders: Arc<Folders>,
+    scope: Folder,
+    name: String,
+    folder: Folder,
+    placed: bool,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if self.placed {
+            return;
+        }
+        // Moving it is quick; what it holds goes at once too, since the localizer's tasks may block.
+        let removed = self.folders.discard(&self.scope, &self.name);
+        if let Ok(Some(trashed)) = removed {
+            let _ = self.folders.empty(&trashed);
+        }
+    }
+}
+
+impl Work {
+    async fn run(self) -> Result<(), Arc<LocalizeError>> {
+        let localizer = self.localizer.clone();
+        let key = self.key.clone();
+        let entry = self.copy().await.map_err(Arc::new)?;
+        localizer.state().cache.insert(key, entry);
+        let _ = tokio::task::spawn_blocking(move || localizer.remove_evicted()).await;
+        Ok(())
+    }
+
+    fn io(&self, action: &'static str) -> impl FnOnce(io::Error) -> LocalizeError + use<> {
+        let (name, resource) = (self.resource.name.clone(), self.resource.source.clone());
+        move |source| LocalizeError::Io {
+            name,
+            resource,
+            action,
+            source,
+        }
+    }
+
+    fn fetch_error(&self, source: FetchError) -> LocalizeError {
+        LocalizeError::Fetch {
+            name: self.resource.name.clone(),
+            resource: self.resource.source.clone(),
+            source,
+        }
+    }
+
+    async fn copy(self) -> Result<Entry, LocalizeError> {
+        let source = Source::parse(&self.resource.source).map_err(|e| self.fetch_error(e))?;
+        let part = self.part().map_err(self.io("cannot make a folder"))?;
+        let mut file = part
+            .folder
+            .create(std::ffi::OsStr::new("download"), 0o600)
+            .map_err(self.io("cannot make a file"))?;
+        let expected = Expected {
+            size: self.resource.size,
+            mtime_ms: self.resource.mtime_ms,
+            sha256: self.resource.sha256.clone(),
+            bytes_max: self.localizer.limits.file_bytes_max,
+        };
+        if let Source::Staged(path) = &source {
+            let channel = self.localizer.staging.clone();
+            let token = self.asker.container_token.clone();
+            fetch_staged(channel, path, &token, &expected, &mut file)
+                .await
+                .map_err(|e| self.fetch_error(e))?;
+        }
+        let work = move || self.finish(&source, part, file, &expected);
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or(Err(LocalizeError::GivenUp))
+    }
+
+    fn part(&self) -> io::Result<Part> {
+        let folders = &self.localizer.folders;
+        let account = &self.asker.account;
+        let passable = owner(account).map(|(_, gid)| (0, gid));
+        let scope = match &self.key.scope {
+            Scope::Public => folders.local.folder("filecache")?,
+            Scope::Private { .. } => folders.user(account)?.make("filecache", 0o710, passable)?,
+            Scope::Application { application, .. } => {
+                let application = application.parse().map_err(io::Error::other)?;
+                folders
+                    .application(account, &application)?
+                    .make("filecache", 0o710, passable)?
+            }
+        };
+        let name = format!("{}.part", self.number);
+        let folder = scope.make(&name, 0o700, None)?;
+        Ok(Part {
+            folders: folders.clone(),
+            scope,
+            name,
+            folder,
+            placed: false,
+        })
+    }
+
+    /// Copies (a file of this node), unpacks, and gives the copy its place. Blocks.
+    fn finish(
+        self,
+        source: &Source,
+        mut part: Part,
+        mut file: File,
+        expected: &Expected,
+    ) -> Result<Entry, LocalizeError> {
+        let public = self.key.scope == Scope::Public;
+        let rights = Rights::of(&self.asker.account);
+        if let Source::File(path) = source {
+            copy_file(path, &rights, public, expected, &mut file)
+                .map_err(|e| self.fetch_error(e))?;
+        }
+        let bytes = if self.key.archive {
+            drop(file);
+            self.unpack(&part, if public { Rights::nobody() } else { rights })?
+        } else {
+            let mode = match (public, self.key.executable) {
+                (true, false) => 0o444,
+                (true, true) => 0o555,
+                (false, false) => 0o400,
+                (false, true) => 0o500,
+            };
+            let owner = if public {
+                None
+            } else {
+                owner(&self.asker.account)
+            };
+            give(&file, mode, owner).map_err(self.io("cannot give it to the user"))?;
+            let bytes = file.metadata().map_err(self.io("cannot look at it"))?.len();
+            part.folder
+                .rename("download", &part.folder, CONTENT)
+                .map_err(self.io("cannot place it"))?;
+            bytes
+        };
+        let stored = Stored {
+            boot_id: self.localizer.boot_id.clone(),
+            key: self.key.clone(),
+            bytes,
+        };
+        let json = serde_json::to_vec(&stored).expect("keys are strings and numbers");
+        let name = self.number.to_string();
+        let place = || -> io::Result<()> {
+            part.folder.write(KEY_FILE, &json, 0o600, None)?;
+            if public {
+                part.folder.set_mode(0o755)?;
+            } else {
+                part.folder
+                    .set_owner(owner(&self.asker.account).map(|(_, gid)| (0, gid)))?;
+                part.folder.set_mode(0o710)?;
+            }
+            part.scope.rename(&part.name, &part.scope, &name)
+        };
+        place().map_err(self.io("cannot place it"))?;
+        part.placed = true;
+        let folder = self.key.scope.folder().join(&name);
+        Ok(Entry {
+            folder,
+            is_folder: self.key.archive,
+            bytes,
+        })
+    }
+
+    fn unpack(&self, part: &Part, rights: Rights) -> Result<u64, LocalizeError> {
+        let archive_error = |source| LocalizeError::Archive {
+            name: self.resource.name.clone(),
+            resource: self.resource.source.clone(),
+            source,
+        };
+        // The source's name tells the kind; the link may be called anything.
+        let named = self.resource.source.rsplit('/').next().unwrap_or("");
+        let kind = ArchiveKind::of(named)
+            .or_else(|e| ArchiveKind::of(&self.resource.name).map_err(|_| e))
+            .map_err(archive_error)?;
+        let unpacking = || -> io::Result<Result<u64, ArchiveError>> {
+            let archive = part.folder.read("download")?;
+            let owner = (bobbin_service::own_uid() == 0).then_some((rights.uid, rights.gid));
+            let root = part.folder.make(CONTENT, 0o755, owner)?;
+            let limits = self.localizer.limits.archive;
+            let unpacked =
+                with_rights(&rights, || Ok(unpack(archive, kind, named, &root, limits)))?;
+            part.folder.unlink(std::ffi::OsStr::new("download"))?;
+            Ok(unpacked)
+        };
+        unpacking()
+            .map_err(self.io("cannot unpack it"))?
+            .map_err(archive_error)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+use super::*;
+use std::os::unix::fs::PermissionsExt;
+
+use bobbin_service::{Target, account_of_name, account_of_uid, connect_lazy, own_uid};
+
+struct Bench {
+    dir: tempfile::TempDir,
+    localizer: Arc<Localizer>,
+}
+
+fn account() -> Arc<Account> {
+    Arc::new(match own_uid() {
+        0 => account_of_name("nobody").unwrap(),
+        uid => account_of_uid(uid).unwrap(),
+    })
+}
+
+fn asker(container: &str) -> Asker {
+    Asker {
+        account: account(),
+        application: "application_7_0001".into(),
+        container: container.into(),
+        container_token: "token".into(),
+    }
+}
+
+fn open(dir: &Path) -> Arc<Localizer> {
+    let folders = Arc::new(Folders::open(&dir.join("local"), &dir.join("log")).unwrap());
+    let limits = LocalizerLimits {
+        cache_bytes: 1 << 30,
+        file_bytes_max: 1 << 30,
+        archive: ArchiveLimits {
+            bytes_max: 1 << 30,
+            entries_max: 1000,
+            ratio_max: 100,
+        },
+    };
+    let nobody_there = connect_lazy(&Target::Tcp("127.0.0.1:1".into()), None).unwrap();
+    Localizer::open(folders, limits, nobody_there).unwrap()
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let localizer = open(dir.path());
+        Bench { dir, localizer }
+    }
+
+    fn file(&self, name: &str, text: &str) -> v1::LocalResource {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let mtime = std::fs::metadata(&path).unwrap().modified().unwrap();
+        let mtime = mtime.duration_since(std::time::UNIX_EPOCH).unwrap();
+        v1::LocalResource {
+            name: name.into(),
+            source: format!("file:{}", path.display()),
+            size: text.len() as u64,
+            mtime_ms: u64::try_from(mtime.as_millis()).unwrap(),
+            ..v1::LocalResource::default()
+        }
+    }
+
+    async fn get(&self, resource: &v1::LocalResource) -> Result<Hold, Arc<LocalizeError>> {
+        self.localizer.localize(resource, &asker("c1")).await
+    }
+}
+
+fn with(mut resource: v1::LocalResource, visibility: v1::Visibility) -> v1::LocalResource {
+    resource.set_visibility(visibility);
+    resource
+}
+
+#[tokio::test]
+async fn each_visibility_has_its_place_and_mode() {
+    let bench = Bench::new();
+    let user = account().name.clone();
+    for (visibility, place, mode) in [
+        (v1::Visibility::Public, "filecache/".to_owned(), 0o444),
+        (
+            v1::Visibility::Private,
+            format!("usercache/{user}/filecache/"),
+            0o400,
+        ),
+        (
+            v1::Visibility::Application,
+            format!("usercache/{user}/appcache/application_7_0001/filecache/"),
+            0o400,
+        ),
+    ] {
+        let resource = with(bench.file("data", "text"), visibility);
+        let hold = bench.get(&resource).await.unwrap();
+        assert!(hold.entry.folder.starts_with(&place), "{:?}", hold.entry);
+        assert_eq!(std::fs::read_to_string(hold.path()).unwrap(), "text");
+        let metadata = std::fs::metadata(hold.path()).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o7777, mode);
+        let again = bench.get(&resource).await.unwrap();
+        assert_eq!(again.entry, hold.entry, "shared");
+    }
+}
+
+#[tokio::test]
+async fn concurrent_requests_share_one_copy() {
+    let bench = Bench::new();
+    let resource = bench.file("data", &"x".repeat(1 << 20));
+    let all = futures::future::join_all((0..50).map(|_| bench.get(&resource))).await;
+    let first = all[0].as_ref().unwrap().entry.clone();
+    assert!(all.iter().all(|hold| hold.as_ref().unwrap().entry == first));
+    assert!(bench.localizer.state().flights.is_empty());
+}
+
+#[tokio::test]
+async fn without_time_and_digest_nothing_is_shared() {
+    let bench = Bench::new();
+    let mut resource = bench.file("data", "one");
+    resource.mtime_ms = 0;
+    resource.size = 0;
+    let one = bench
+        .localizer
+        .localize(&resource, &asker("c1"))
+        .await
+        .unwrap();
+    std::fs::write(bench.dir.path().join("data"), "other").unwrap();
+    let two = bench
+        .localizer
+        .localize(&resource, &asker("c2"))
+        .await
+        .unwrap();
+    assert_eq!(std::fs::read_to_string(one.path()).unwrap(), "one");
+    assert_eq!(std::fs::read_to_string(two.path()).unwrap(), "other");
+}
+
+#[tokio::test]
+async fn failures_name_the_resource_and_leave_nothing() {
+    let bench = Bench::new();
+    let mut changed = bench.file("data", "text");
+    changed.size = 9;
+    let mut missing = bench.file("data", "text");
+    missing.source = "file:/no/such/file".into();
+    let mut staged = bench.file("data", "text");
+    staged.source = "bobbin:/user/x/f".into();
+    let mut archive = bench.file("evil.tar", "not a tar at all");
+    archive.set_type(v1::ResourceType::Archive);
+    for (resource, words) in [
+        (changed, "it has 4 bytes, 9 were expected"),
+        (missing, "cannot open it as the user"),
+        (staged, "the resource manager does not give it"),
+        (archive, "archive 'evil.tar'"),
+    ] {
+        let error = bench.get(&resource).await.unwrap_err().to_string();
+        assert!(
+            error.contains(words) && error.contains(&resource.source),
+            "{error}"
+        );
+    }
+    let cache = bench.dir.path().join(format!(
+        "local/usercache/{}/appcache/application_7_0001/filecache",
+        account().name
+    ));
+    assert_eq!(std::fs::read_dir(cache).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn an_archive_becomes_a_folder_of_the_user_s() {
+    let bench = Bench::new();
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(2);
+    header.set_mode(0o755);
+    builder
+        .append_data(&mut header, "bin/run", &b"ok"[..])
+        .unwrap();
+    let bytes = builder.into_inner().unwrap();
+    let mut resource = bench.file("a.tar", "");
+    std::fs::write(bench.dir.path().join("a.tar"), &bytes).unwrap();
+    resource.size = bytes.len() as u64;
+    resource.mtime_ms = 0;
+    resource.sha256 = <sha2::Sha256 as sha2::Digest>::digest(&bytes).to_vec();
+    resource.set_type(v1::ResourceType::Archive);
+    let hold = bench.get(&resource).await.unwrap();
+    let run = hold.path().join("bin/run");
+    let metadata = std::fs::metadata(&run).unwrap();
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o755);
+    assert_eq!(
+        std::os::unix::fs::MetadataExt::uid(&metadata),
+        account().uid
+    );
+    assert!(!hold.path().parent().unwrap().join("download").exists());
+}
+
+#[tokio::test]
+async fn a_restarted_agent_keeps_whole_copies_and_sweeps_halves() {
+    let bench = Bench::new();
+    let resource = with(bench.file("data", "text"), v1::Visibility::Private);
+    let hold = bench.get(&resource).await.unwrap();
+    let folder = hold.entry.folder.clone();
+    let half = bench.dir.path().join("local/filecache/77.part");
+    std::fs::create_dir(&half).unwrap();
+    let later = open(bench.dir.path());
+    assert!(!half.exists());
+    let again = later.hold_again(std::slice::from_ref(&folder));
+    assert_eq!(again.len(), 1);
+    assert_eq!(
+        later.state().cache.evict(0),
+        vec![],
+        "an adopted container holds it"
+    );
+    drop(again);
+    let found = later.localize(&resource, &asker("c2")).await.unwrap();
+    assert_eq!(found.entry.folder, folder);
+    let next = later
+        .localize(&with(resource, v1::Visibility::Public), &asker("c2"))
+        .await;
+    assert_ne!(
+        next.unwrap().entry.folder.file_name(),
+        folder.file_name(),
+        "numbers are unique"
+    );
+}

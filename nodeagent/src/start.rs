@@ -1,0 +1,415 @@
+//! The agent from its settings to its end.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bobbin_na_core::{Event, Exit, INVALID, NodeAgent, NodeConfig};
+use bobbin_sandbox::{CgroupRoot, Launcher, probe};
+use bobbin_service::{
+    DaemonInfo, FolderLock, Listener, RunFiles, ServeLimits, Target, connect_lazy, create_folder,
+    lock_folder, notify_ready, notify_stopping, on_signals, wall_now,
+};
+use bobbin_types::NodeId;
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::archive::ArchiveLimits;
+use crate::config::Config;
+use crate::driver::{Driver, INBOX_MAX, Input};
+use crate::folders::Folders;
+use crate::launch::chain;
+use crate::localizer::{Localizer, LocalizerLimits};
+use crate::logs::Logs;
+use crate::node::{Keys, Node};
+use crate::store::Store;
+use crate::usage::Machine;
+use crate::{grpc, rm_link};
+
+/// Programs that every container finds in `/run/bobbin/bin`.
+const PROGRAMS: [&str; 3] = ["bobbin", "bobbin-executor", "bobbin-appmaster"];
+const LAUNCHER: &str = "bobbin-container-init";
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+/// Each so many samples the sizes of log folders are looked at.
+const LOG_SIZE_SAMPLES: u32 = 5;
+/// How long the end waits for clean-ups that are under way; the next start finishes them.
+const STOP_WAIT: Duration = Duration::from_secs(2);
+
+/// Makes the agent's own folders and takes them for this process alone.
+pub(crate) fn own_folders(config: &Config) -> anyhow::Result<FolderLock> {
+    create_folder(&config.folders.lib, 0o700)?;
+    create_folder(&config.folders.run, 0o755)?;
+    Ok(lock_folder(&config.folders.lib)?)
+}
+
+/// A name for the agent's control groups that no other agent of the host has.
+pub(crate) fn group_name(config: &Config) -> String {
+    let digest = Sha256::digest(config.folders.lib.as_os_str().as_encoded_bytes());
+    let digits: String = digest.iter().take(4).map(|b| format!("{b:02x}")).collect();
+    format!("{}-{digits}", config.name)
+}
+
+pub(crate) fn groups(config: &Config) -> Result<CgroupRoot, bobbin_sandbox::cgroup::CgroupError> {
+    let root = &config.sandbox.cgroup_root;
+    let setting = (!root.as_os_str().is_empty()).then_some(root.as_path());
+    CgroupRoot::detect(setting, &group_name(config))
+}
+
+/// What the profile can enforce here.
+struct Enforcement {
+    cgroups: Option<CgroupRoot>,
+    problems: Vec<String>,
+    lacks: Vec<String>,
+}
+
+fn enforcement(config: &Config) -> Enforcement {
+    let missing = probe();
+    let (cgroups, no_groups) = match groups(config) {
+        Ok(cgroups) => (Some(cgroups), None),
+        Err(e) => (None, Some(format!("control groups: {}", chain(&e)))),
+    };
+    if config.is_rootless() {
+        let mut lacks = missing;
+        if cgroups.is_none() {
+            lacks.push("control groups: memory is measured, processor time is not limited".into());
+        }
+        return Enforcement {
+            cgroups,
+            problems: Vec::new(),
+            lacks,
+        };
+    }
+    let mut problems = missing;
+    problems.extend(no_groups);
+    Enforcement {
+        cgroups,
+        problems,
+        lacks: Vec::new(),
+    }
+}
+
+/// Serves until a signal.
+pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
+    let stop = on_signals().context("cannot take signals")?;
+    let lock = own_folders(&config)?;
+    let listener = Listener::tcp(&config.grpc.listen).await?;
+    let name = config.name.clone();
+    let run = config.folders.run.clone();
+    let (store, records) = Store::open(&config.folders.lib)?;
+    let (node, problems) = open_node(config, &listener)?;
+    for problem in &problems {
+        tracing::error!("this agent takes no work: {problem}");
+    }
+    for lack in &node.lacks {
+        tracing::warn!("the rootless profile lacks: {lack}");
+    }
+    let core = NodeAgent::new(NodeConfig {
+        node: node.node_id.clone(),
+        total: node.offered.0,
+        reserved: node.offered.1,
+        log_retain_ms: node.config.logs.retain_ms,
+    });
+    let (sender, inbox) = mpsc::channel(INBOX_MAX);
+    let driver = Driver::recover(
+        node.clone(),
+        core,
+        store,
+        records,
+        problems,
+        (sender.clone(), inbox),
+    )
+    .await?;
+    let info = DaemonInfo {
+        grpc: node.grpc_address.clone(),
+        node_id: node.node_id.to_string(),
+        ..DaemonInfo::of_this_process(env!("CARGO_PKG_VERSION"))
+    };
+    let run_files = RunFiles::write(&run, &name, &info)?;
+    let tasks = start_tasks(&node, driver, sender, listener, &stop);
+    notify_ready();
+    tracing::info!(node = %node.node_id, grpc = %node.grpc_address, "serving");
+    let result = tasks.wait(&stop).await;
+    notify_stopping();
+    finish(&node).await;
+    run_files.remove();
+    drop(lock);
+    result
+}
+
+struct Tasks {
+    driver: tokio::task::JoinHandle<Result<(), crate::driver::DriverError>>,
+    server: tokio::task::JoinHandle<Result<(), bobbin_service::ServeError>>,
+    link: tokio::task::JoinHandle<()>,
+    sampler: tokio::task::JoinHandle<()>,
+}
+
+fn start_tasks(
+    node: &Arc<Node>,
+    driver: Driver,
+    sender: mpsc::Sender<Input>,
+    listener: Listener,
+    stop: &CancellationToken,
+) -> Tasks {
+    let routes = grpc::routes(node.clone(), sender.clone());
+    let limits = ServeLimits::default();
+    Tasks {
+        driver: tokio::spawn(driver.run(stop.clone())),
+        server: tokio::spawn(bobbin_service::serve(
+            routes,
+            vec![listener],
+            limits,
+            stop.clone(),
+        )),
+        link: tokio::spawn(rm_link::run(node.clone(), sender.clone(), stop.clone())),
+        sampler: tokio::spawn(sample(node.clone(), sender, stop.clone())),
+    }
+}
+
+impl Tasks {
+    /// Waits for the signal, or for the first part that fails; then for all.
+    async fn wait(mut self, stop: &CancellationToken) -> anyhow::Result<()> {
+        let first = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            result = &mut self.driver => result.map_err(anyhow::Error::from).and_then(|r| r.map_err(Into::into)),
+            result = &mut self.server => result.map_err(anyhow::Error::from).and_then(|r| r.map_err(Into::into)),
+        };
+        stop.cancel();
+        let all = async {
+            if !self.driver.is_finished() {
+                let _ = (&mut self.driver).await;
+            }
+            if !self.server.is_finished() {
+                let _ = (&mut self.server).await;
+            }
+            let _ = self.link.await;
+            let _ = self.sampler.await;
+        };
+        if tokio::time::timeout(STOP_WAIT, all).await.is_err() {
+            tracing::warn!("a part of the agent did not end in time");
+        }
+        first
+    }
+}
+
+async fn finish(node: &Arc<Node>) {
+    node.background.close();
+    if tokio::time::timeout(STOP_WAIT, node.background.wait())
+        .await
+        .is_err()
+    {
+        tracing::info!("clean-ups are under way; the next start finishes them");
+    }
+    if let Some(cgroups) = &node.cgroups
+        && let Err(e) = cgroups.drain_pool()
+    {
+        tracing::warn!("empty groups are left: {}", chain(&e));
+    }
+}
+
+fn open_node(config: Config, listener: &Listener) -> anyhow::Result<(Arc<Node>, Vec<String>)> {
+    let address = listener
+        .local_addr()
+        .context("the listener has no address")?;
+    let host = if config.host.is_empty() {
+        nix::unistd::gethostname()
+            .context("cannot tell this machine's name; set host")?
+            .to_string_lossy()
+            .into_owned()
+    } else {
+        config.host.clone()
+    };
+    let node_id: NodeId = format!("{host}:{}", address.port())
+        .parse()
+        .context("the setting host")?;
+    let grpc_address = if !config.grpc.advertise.is_empty() {
+        config.grpc.advertise.clone()
+    } else if address.ip().is_unspecified() {
+        format!("{host}:{}", address.port())
+    } else {
+        address.to_string()
+    };
+    let machine = Machine::new().context("cannot look at this machine")?;
+    let offered = config.offered(machine.memory_mib(), machine.cores());
+    let folders = Arc::new(Folders::open(&config.folders.local, &config.folders.log)?);
+    let staging = connect_lazy(&Target::Tcp(config.resourcemanager.address.clone()), None)
+        .context("the setting resourcemanager.address")?;
+    let limits = LocalizerLimits {
+        cache_bytes: config.localizer.cache_bytes,
+        file_bytes_max: config.localizer.file_bytes_max,
+        archive: ArchiveLimits {
+            bytes_max: config.localizer.archive_bytes_max,
+            entries_max: config.localizer.archive_entries_max,
+            ratio_max: config.localizer.archive_ratio_max,
+        },
+    };
+    let localizer = Localizer::open(folders.clone(), limits, staging)
+        .context("cannot read the cache of localized files")?;
+    let programs = own_programs()?;
+    let Enforcement {
+        cgroups,
+        problems,
+        lacks,
+    } = enforcement(&config);
+    let bin = config.folders.lib.canonicalize()?.join("bin");
+    place_programs(&programs, &bin).context("cannot place the containers' programs")?;
+    let launcher = Launcher::start(&programs.join(LAUNCHER))?;
+    let mut shared_dirs = Vec::new();
+    for dir in &config.sandbox.shared_dirs {
+        let real = dir.canonicalize().with_context(|| {
+            format!(
+                "the setting sandbox.shared_dirs: {} cannot be used",
+                dir.display()
+            )
+        })?;
+        shared_dirs.push(real);
+    }
+    let logs = Logs::new(folders.clone(), Arc::default(), node_id.to_string());
+    let keys = Keys::open(&config.folders.lib);
+    let node = Node {
+        config,
+        node_id,
+        offered,
+        lacks,
+        grpc_address,
+        folders,
+        localizer,
+        launcher,
+        cgroups,
+        bin,
+        shared_dirs,
+        logs,
+        keys,
+        background: TaskTracker::new(),
+    };
+    Ok((Arc::new(node), problems))
+}
+
+/// The folder in which this program is: the others are beside it.
+fn own_programs() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    let folder = own
+        .parent()
+        .context("this program is in no folder")?
+        .to_owned();
+    if !folder.join(LAUNCHER).exists() {
+        bail!(
+            "{LAUNCHER} is not beside this program, in {}",
+            folder.display()
+        );
+    }
+    Ok(folder)
+}
+
+/// Puts the programs that containers see into a folder of their own: links where the file system
+/// lets, copies otherwise. Each is replaced by a rename, so that a running one is not disturbed.
+fn place_programs(from: &Path, bin: &Path) -> anyhow::Result<()> {
+    create_folder(bin, 0o755)?;
+    std::fs::set_permissions(bin, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    for name in PROGRAMS {
+        let (source, target) = (from.join(name), bin.join(name));
+        match place(&source, &target) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!("{} is missing: containers cannot use it", source.display());
+            }
+            Err(e) => return Err(e).with_context(|| source.display().to_string()),
+        }
+    }
+    Ok(())
+}
+
+fn place(source: &Path, target: &Path) -> io::Result<()> {
+    let wanted = std::fs::metadata(source)?;
+    if let Ok(there) = std::fs::metadata(target) {
+        let same_file = (there.dev(), there.ino()) == (wanted.dev(), wanted.ino());
+        let same_copy = (there.len(), there.modified()?) == (wanted.len(), wanted.modified()?);
+        if same_file || same_copy {
+            return Ok(());
+        }
+    }
+    let temporary = target.with_extension("new");
+    match std::fs::remove_file(&temporary) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        Ok(()) | Err(_) => {}
+    }
+    if std::fs::hard_link(source, &temporary).is_err() {
+        std::fs::copy(source, &temporary)?;
+        std::fs::File::options()
+            .write(true)
+            .open(&temporary)?
+            .set_modified(wanted.modified()?)?;
+    }
+    std::fs::rename(&temporary, target)
+}
+
+/// Samples the machine each second, and the sizes of log folders now and then.
+async fn sample(node: Arc<Node>, driver: mpsc::Sender<Input>, stop: CancellationToken) {
+    let Ok(mut machine) = Machine::new() else {
+        return;
+    };
+    let mut interval = tokio::time::interval(SAMPLE_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut count: u32 = 0;
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let sampling = tokio::task::spawn_blocking(move || {
+            let usage = machine.sample();
+            (machine, usage)
+        });
+        let Ok((back, usage)) = sampling.await else {
+            return;
+        };
+        machine = back;
+        if driver
+            .send(Input::Event(Event::UsageSample(usage)))
+            .await
+            .is_err()
+        {
+            return;
+        }
+        count = count.wrapping_add(1);
+        if count.is_multiple_of(LOG_SIZE_SAMPLES) {
+            end_log_floods(&node, &driver).await;
+        }
+    }
+}
+
+/// Ends containers whose own log files (stdout and stderr are cut by their monitor) fill the disk.
+///
+/// Source: `yarn.nodemanager.container-log-monitor.enable`.
+async fn end_log_floods(node: &Arc<Node>, driver: &mpsc::Sender<Input>) {
+    let most = node.config.logs.max_bytes.saturating_mul(2);
+    for container in node.logs.stages.living() {
+        let logs = node.logs.clone();
+        let measuring = tokio::task::spawn_blocking(move || logs.bytes(&container));
+        let Ok(Ok(bytes)) = measuring.await else {
+            continue;
+        };
+        if bytes > most {
+            let diagnostics = format!(
+                "the container's log folder has {bytes} bytes, more than the {most} that are \
+                 allowed (twice the setting logs.max_bytes)"
+            );
+            let exit = Exit {
+                exit_status: INVALID,
+                diagnostics,
+            };
+            let event = Event::Stop {
+                container,
+                exit,
+                wall: wall_now(),
+            };
+            if driver.send(Input::Event(event)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
