@@ -1,0 +1,145 @@
+//! Cluster mode: `bobbin-appmaster` in its container, PROGRAM as its child in the same sandbox.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bobbin_am_core::ApplicationMaster;
+use bobbin_service::Target;
+use bobbin_types::{AttemptId, ExitStatus};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::AppMasterError;
+use crate::backend::{Backend, Cluster, ExecutorLaunch};
+use crate::client::{self, ResourceManager};
+use crate::client_mode::{driver_end, driver_variables, finish_message};
+use crate::driver::DriverProcess;
+use crate::master::Verdict;
+use crate::nodes::Nodes;
+use crate::settings::AppSettings;
+use crate::shell::{Doors, executor_environment, private_folder};
+
+/// Where the sandbox has room for the driver's socket.
+const DRIVER_SOCKET: &str = "/run/bobbin/driver.sock";
+const ATTEMPT_TOKEN: &str = "/run/bobbin/secrets/attempt-token";
+/// Overrides [`ATTEMPT_TOKEN`], for tests outside containers.
+const ATTEMPT_TOKEN_VARIABLE: &str = "BOBBIN_ATTEMPT_TOKEN_FILE";
+/// A driver that ended well is said to the resource manager for so long while that is away; longer
+/// than any restart of it, so that a success is not run again.
+const FINISH_WAIT: Duration = Duration::from_secs(600);
+
+/// Runs PROGRAM as the driver; returns the exit status of this container.
+///
+/// # Errors
+/// The container's environment is not what an agent makes, or the doors cannot be had.
+pub async fn run_cluster_mode(argv: Vec<String>) -> Result<ExitStatus, AppMasterError> {
+    let attempt = attempt()?;
+    let (doors, socket, _folder) = bind_doors().await?;
+    let variables = driver_variables(&attempt, &socket);
+    // Before anything else: the driver's first line is what people wait for.
+    let mut driver = DriverProcess::start(&argv, &variables);
+
+    let settings = match std::env::var("BOBBIN_CONF_JSON") {
+        Ok(json) => AppSettings::from_json(&json),
+        Err(_) => AppSettings::from_map(&BTreeMap::new()),
+    }
+    .map_err(AppMasterError::Settings)?;
+    let rm = resource_manager()?;
+    let stop = CancellationToken::new();
+    let _stop_at_end = stop.clone().drop_guard();
+    let slots = settings.executor_resource.vcores;
+    let launch = ExecutorLaunch {
+        environment: executor_environment(
+            &submitted_environment(),
+            &doors.gateway_address,
+            slots,
+            &settings,
+        ),
+        secret: doors.gateway_address.secret.clone(),
+    };
+    let inbox = doors.inbox();
+    let nodes = Nodes::new(inbox.clone(), stop.clone());
+    let backend = Backend::Cluster(Cluster::new(nodes, launch));
+    let core = ApplicationMaster::new(settings.core_config());
+    let mut shell = doors.open(attempt, &settings, core, backend, stop.clone());
+    tokio::spawn(client::run(rm, inbox, stop));
+
+    let (status, verdict) = shell.attend(&mut driver).await?;
+    driver.end_group();
+    let over = matches!(verdict, Some(Verdict::Over(_)));
+    let mut end = driver_end(status, verdict);
+    // Another attempt would not find the program either.
+    if let Some(words) = driver.start_error.take() {
+        end.diagnostics = words;
+    }
+    // A failed driver ends its attempt without a word: the resource manager sees the exit status
+    // and starts the next attempt. With words of our own the end is final.
+    let is_final = !end.failed || (!end.diagnostics.is_empty() && !over);
+    let finish = is_final.then(|| finish_message(&end));
+    let status = finish
+        .as_ref()
+        .and_then(|f| f.exit_status)
+        .map_or(end.exit_status, ExitStatus);
+    if !shell.end(finish, FINISH_WAIT).await {
+        tracing::error!("the resource manager did not acknowledge the end of the application");
+    }
+    shell.stop.cancel();
+    Ok(status)
+}
+
+/// In a container the socket is where every driver expects it; elsewhere in a folder of our own.
+async fn bind_doors() -> Result<(Doors, PathBuf, Option<tempfile::TempDir>), AppMasterError> {
+    let host = std::env::var("BOBBIN_NODE_HOST").unwrap_or_default();
+    let socket = Path::new(DRIVER_SOCKET);
+    if let Ok(doors) = Doors::bind(socket, &[&host]).await {
+        return Ok((doors, socket.to_owned(), None));
+    }
+    let folder = private_folder()?;
+    let socket = folder.path().join("driver.sock");
+    let doors = Doors::bind(&socket, &[&host]).await?;
+    Ok((doors, socket, Some(folder)))
+}
+
+fn variable(variable: &'static str) -> Result<String, AppMasterError> {
+    std::env::var(variable).map_err(|e| AppMasterError::Environment {
+        variable,
+        problem: e.to_string(),
+    })
+}
+
+fn attempt() -> Result<AttemptId, AppMasterError> {
+    let wrong = |variable| move |problem: String| AppMasterError::Environment { variable, problem };
+    let application = variable("BOBBIN_APPLICATION_ID")?
+        .parse()
+        .map_err(|e: bobbin_types::IdError| wrong("BOBBIN_APPLICATION_ID")(e.to_string()))?;
+    let attempt = variable("BOBBIN_ATTEMPT")?
+        .parse()
+        .map_err(|e: std::num::ParseIntError| wrong("BOBBIN_ATTEMPT")(e.to_string()))?;
+    Ok(AttemptId {
+        application,
+        attempt,
+    })
+}
+
+fn resource_manager() -> Result<ResourceManager, AppMasterError> {
+    let file = std::env::var_os(ATTEMPT_TOKEN_VARIABLE)
+        .map_or_else(|| PathBuf::from(ATTEMPT_TOKEN), PathBuf::from);
+    let token = std::fs::read_to_string(&file)
+        .map_err(AppMasterError::io(format!("read {}", file.display())))?;
+    Ok(ResourceManager {
+        target: Target::Tcp(variable("BOBBIN_RM_ADDRESS")?),
+        attempt_token: token.trim().to_owned(),
+    })
+}
+
+/// The variables of the submission (`--env`), which executors get too: everything that the agent
+/// does not set for each container itself.
+fn submitted_environment() -> BTreeMap<String, String> {
+    const OF_THE_AGENT: [&str; 8] = [
+        "PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "PWD", "SHLVL",
+    ];
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| !name.starts_with("BOBBIN_") && !OF_THE_AGENT.contains(&&**name))
+        .collect()
+}

@@ -1,0 +1,199 @@
+//! The driver: PROGRAM as a child in a process group of its own, signals passed on, its end told.
+//!
+//! In a container its PID 1 ends whatever is left. Elsewhere a small guard process
+//! (`bobbin-appmaster --guard`) is the driver's parent: it is told by the kernel when this process
+//! dies, however it dies, and ends every descendant of the driver.
+
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use bobbin_types::ExitStatus;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::api::AppMasterError;
+
+/// A program that cannot be found, as a shell tells it.
+pub(crate) const NOT_FOUND: i32 = 127;
+/// A program that cannot be executed, as a shell tells it.
+pub(crate) const NOT_EXECUTABLE: i32 = 126;
+
+/// A driver that was started, or could not be.
+#[derive(Debug)]
+pub(crate) struct DriverProcess {
+    /// Whom signals go to.
+    receiver: Receiver,
+    end: oneshot::Receiver<ExitStatus>,
+    /// Why it could not be started.
+    pub(crate) start_error: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Receiver {
+    Nobody,
+    Process(Pid),
+    Group(Pid),
+}
+
+/// How a process ended, in the numbers of a shell.
+pub(crate) fn exit_status(status: std::process::ExitStatus) -> ExitStatus {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => ExitStatus(code),
+        (None, Some(signal)) => ExitStatus::from_signal(signal),
+        (None, None) => ExitStatus::ABORTED,
+    }
+}
+
+/// What a shell's exit code says of a program that could not be started, and words for people.
+pub(crate) fn start_failure(program: &str, error: &io::Error) -> (ExitStatus, String) {
+    if error.kind() == io::ErrorKind::NotFound {
+        let words = format!("cannot run '{program}': there is no such program");
+        (ExitStatus(NOT_FOUND), words)
+    } else {
+        let words = format!("cannot run '{program}': {error}");
+        (ExitStatus(NOT_EXECUTABLE), words)
+    }
+}
+
+/// The only place where a driver's or a guard's command is made.
+pub(crate) fn command(program: &Path) -> Command {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the launch code of drivers and tasks"
+    )]
+    Command::new(program)
+}
+
+/// Finds a program of Bobbin beside this one, or in PATH.
+pub(crate) fn find_program(program: &'static str) -> Result<PathBuf, AppMasterError> {
+    let own = std::env::current_exe().ok();
+    let beside = own.as_deref().and_then(Path::parent);
+    // Tests run from a folder below the one that holds the programs.
+    let above = beside.and_then(Path::parent);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = beside
+        .into_iter()
+        .chain(above)
+        .map(Path::to_owned)
+        .chain(std::env::split_paths(&path))
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file());
+    found.ok_or(AppMasterError::ProgramMissing { program })
+}
+
+impl DriverProcess {
+    /// Starts the driver in this container.
+    pub(crate) fn start(argv: &[String], environment: &[(String, String)]) -> DriverProcess {
+        let mut driver = command(Path::new(&argv[0]));
+        driver.args(&argv[1..]).process_group(0);
+        driver.envs(environment.iter().cloned());
+        DriverProcess::launch(driver, &argv[0], Receiver::Group)
+    }
+
+    /// Starts the driver below a guard, with this process's terminal.
+    pub(crate) fn start_guarded(
+        guard: &Path,
+        folder: &Path,
+        argv: &[String],
+        environment: &[(String, String)],
+    ) -> DriverProcess {
+        let mut driver = command(guard);
+        let own = std::process::id().to_string();
+        driver
+            .args(["--guard", &own])
+            .arg(folder)
+            .arg("--")
+            .args(argv);
+        driver.envs(environment.iter().cloned());
+        DriverProcess::launch(driver, &argv[0], Receiver::Process)
+    }
+
+    /// A thread of its own starts the child and waits for it: the guard is told when its parent
+    /// *thread* ends, and threads of a runtime come and go.
+    fn launch(mut driver: Command, program: &str, receiver: fn(Pid) -> Receiver) -> DriverProcess {
+        let (started, start) = std::sync::mpsc::channel();
+        let (ended, end) = oneshot::channel();
+        let program = program.to_owned();
+        let thread = std::thread::Builder::new().name("driver".to_owned());
+        let spawned = thread.spawn(move || {
+            driver.stdin(Stdio::inherit());
+            let status = match driver.spawn() {
+                Ok(mut child) => {
+                    let _ = started.send(i32::try_from(child.id()).map_err(|e| e.to_string()));
+                    child.wait().map_or(ExitStatus::ABORTED, exit_status)
+                }
+                Err(e) => {
+                    let (status, words) = start_failure(&program, &e);
+                    say(&words);
+                    let _ = started.send(Err(words));
+                    status
+                }
+            };
+            let _ = ended.send(status);
+        });
+        if let Err(e) = spawned {
+            tracing::error!("cannot start a thread for the driver: {e}");
+        }
+        let pid = start
+            .recv()
+            .unwrap_or_else(|_| Err("the thread for the driver did not start".to_owned()));
+        DriverProcess {
+            receiver: match pid {
+                Ok(pid) => receiver(Pid::from_raw(pid)),
+                Err(_) => Receiver::Nobody,
+            },
+            end,
+            start_error: pid.err(),
+        }
+    }
+
+    /// Until the driver has ended. Signals that ask this process to end go to the driver instead.
+    pub(crate) async fn wait(&mut self) -> Result<ExitStatus, AppMasterError> {
+        let listen = |kind| signal(kind).map_err(AppMasterError::io("listen to signals"));
+        let mut terminate = listen(SignalKind::terminate())?;
+        let mut interrupt = listen(SignalKind::interrupt())?;
+        let mut hangup = listen(SignalKind::hangup())?;
+        let mut quit = listen(SignalKind::quit())?;
+        loop {
+            let signal = tokio::select! {
+                biased;
+                ended = &mut self.end => return Ok(ended.unwrap_or(ExitStatus::ABORTED)),
+                _ = terminate.recv() => Signal::SIGTERM,
+                _ = interrupt.recv() => Signal::SIGINT,
+                _ = hangup.recv() => Signal::SIGHUP,
+                _ = quit.recv() => Signal::SIGQUIT,
+            };
+            self.signal(signal);
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let sent = match self.receiver {
+            Receiver::Nobody => Ok(()),
+            Receiver::Process(pid) => kill(pid, signal),
+            Receiver::Group(group) => killpg(group, signal),
+        };
+        if let Err(e) = sent {
+            tracing::debug!("the driver was not signalled: {e}");
+        }
+    }
+
+    /// Ends what the driver left behind in its group; a guard does so itself.
+    pub(crate) fn end_group(&self) {
+        match self.receiver {
+            Receiver::Group(_) => self.signal(Signal::SIGKILL),
+            Receiver::Nobody | Receiver::Process(_) => {}
+        }
+    }
+}
+
+/// One line on stderr, where a shell would say it too.
+pub(crate) fn say(words: &str) {
+    use std::io::Write;
+    // Without a stderr there is nobody to tell.
+    let _ = writeln!(io::stderr(), "bobbin: {words}");
+}
