@@ -161,6 +161,11 @@ pub(crate) struct Application {
     pub(crate) ended_containers: BTreeMap<ContainerId, EndedContainer>,
     /// Nodes that had containers of it.
     pub(crate) nodes: BTreeSet<NodeKey>,
+    /// Masters of former attempts that turned out to be still there when their node, which had been
+    /// given up, came back: no other master starts before they are gone.
+    pub(crate) former_masters: BTreeSet<ContainerId>,
+    /// Its uploads were told to go.
+    pub(crate) staging_deleted: bool,
     /// Why it was killed.
     pub(crate) kill: Option<String>,
     pub(crate) kill_waiters: Vec<(RequestId, bool)>,
@@ -190,6 +195,8 @@ impl Application {
             asks: BTreeMap::new(),
             ended_containers: BTreeMap::new(),
             nodes: BTreeSet::new(),
+            former_masters: BTreeSet::new(),
+            staging_deleted: false,
             kill: None,
             kill_waiters: Vec::new(),
             lease: None,
@@ -444,14 +451,16 @@ impl ResourceManager {
     }
 
     /// It has ended and nothing of it runs.
-    fn all_gone(&mut self, id: ApplicationId, effects: &mut Vec<Effect>) {
+    pub(crate) fn all_gone(&mut self, id: ApplicationId, effects: &mut Vec<Effect>) {
         let Some(application) = self.applications.get_mut(&id) else {
             return;
         };
-        effects.push(Effect::DeleteStaging {
-            application: id,
-            user: application.spec.user.clone(),
-        });
+        if !std::mem::replace(&mut application.staging_deleted, true) {
+            effects.push(Effect::DeleteStaging {
+                application: id,
+                user: application.spec.user.clone(),
+            });
+        }
         for (request, already_ended) in std::mem::take(&mut application.kill_waiters) {
             effects.push(Effect::Reply {
                 request,

@@ -244,16 +244,55 @@ impl ResourceManager {
             }
             self.watch_master(now, id);
         } else {
-            let (demand, size) = (app.master_demand(), app.spec.submission.resource);
             self.step_attempt(id, AttemptInput::Scheduled, effects);
-            self.queue.insert(
-                demand.clone(),
-                WaitingDemand {
-                    size,
-                    reach: Reach::Anywhere,
-                },
-            );
-            self.pending.demands.insert(demand);
+            self.queue_master(application);
+        }
+    }
+
+    /// Lets the attempt that waits for its master's container stand in the queue, unless a former
+    /// master is still there.
+    fn queue_master(&mut self, id: ApplicationId) {
+        let Some(application) = self.applications.get(&id) else {
+            return;
+        };
+        let waits = application
+            .live_attempt()
+            .is_some_and(|attempt| attempt.state == AttemptState::Scheduled);
+        if !waits || !application.former_masters.is_empty() {
+            return;
+        }
+        let demand = application.master_demand();
+        let size = application.spec.submission.resource;
+        let reach = Reach::Anywhere;
+        self.queue
+            .insert(demand.clone(), WaitingDemand { size, reach });
+        self.pending.demands.insert(demand);
+    }
+
+    /// A node that had been given up is back with this container. If it is a former attempt's
+    /// master, the next one waits for its end.
+    pub(crate) fn hold_successor(&mut self, id: ContainerId) {
+        let Some(application) = self.applications.get_mut(&id.application()) else {
+            return;
+        };
+        let is_former_master = application.attempts.iter().any(|attempt| {
+            let place = attempt.place.as_ref();
+            attempt.state.is_ended() && place.is_some_and(|(container, _)| *container == id)
+        });
+        if is_former_master && !application.state.is_ended() {
+            application.former_masters.insert(id);
+            let demand = application.master_demand();
+            self.queue.remove(&demand);
+        }
+    }
+
+    /// A former master is gone, or its node is given up again.
+    pub(crate) fn free_successor(&mut self, id: ContainerId) {
+        let Some(application) = self.applications.get_mut(&id.application()) else {
+            return;
+        };
+        if application.former_masters.remove(&id) {
+            self.queue_master(id.application());
         }
     }
 
@@ -451,7 +490,7 @@ impl ResourceManager {
         } else {
             let number = id.attempt;
             crate::text::clip(&format!(
-                "attempt {number} failed and {} of {max} may: {diagnostics}",
+                "attempt {number} failed ({} of {max}): {diagnostics}",
                 application.failures
             ))
         };
@@ -506,7 +545,12 @@ impl ResourceManager {
         if let Some(application) = self.applications.get_mut(&id.application) {
             application.asks.clear();
         }
-        self.dismiss_master(id, &end.diagnostics, effects);
+        let reason = if end.diagnostics.is_empty() {
+            "it is over"
+        } else {
+            &end.diagnostics
+        };
+        self.dismiss_master(id, reason, effects);
         for node in nodes {
             self.tell_node(node, NodeCommand::RevokeAttempt { attempt: id }, effects);
         }

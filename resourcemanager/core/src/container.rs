@@ -331,6 +331,7 @@ impl ResourceManager {
             self.step_container(id, ContainerInput::Recovered, effects);
             self.adopted(now, id, effects);
         } else {
+            self.hold_successor(id);
             self.stop_container(
                 id,
                 ContainerInput::KillOrdered,
@@ -408,6 +409,7 @@ impl ResourceManager {
         }
         self.reindex(container.node);
         self.pending.rooms.insert(container.node);
+        self.free_successor(id);
         if was_accounted {
             let node = self.nodes.get(&container.node).map(|node| node.id.clone());
             self.container_ended(now, &container, node, (exit_status, diagnostics), effects);

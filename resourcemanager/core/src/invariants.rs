@@ -200,7 +200,11 @@ impl ResourceManager {
             };
         };
         let is_watched = match attempt.state {
-            AttemptState::Scheduled => self.queue.waiting(&application.master_demand()).is_some(),
+            AttemptState::Scheduled => {
+                let former = &application.former_masters;
+                let is_held = former.iter().any(|id| self.containers.contains_key(id));
+                is_held != self.queue.waiting(&application.master_demand()).is_some()
+            }
             AttemptState::Launched | AttemptState::Running | AttemptState::Finishing => {
                 match &attempt.place {
                     Some((container, _)) => {

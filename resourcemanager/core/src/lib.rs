@@ -46,3 +46,6 @@ pub use launch::{LaunchContext, LocalResource, ResourceKind, Secret, Visibility}
 pub use manager::ResourceManager;
 pub use record::{Record, SubmittedApplication};
 pub use refusal::{Refusal, RefusalKind};
+
+#[cfg(test)]
+mod tests;

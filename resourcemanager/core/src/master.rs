@@ -344,7 +344,8 @@ impl ResourceManager {
         }
         let known = application.asks.len();
         if !application.asks.contains_key(&ask.key) && known >= ASKS_PER_APPLICATION_MAX {
-            return too_many("different asks of an application", known + 1, known);
+            let what = "different asks of an application";
+            return Err(full(what, known + 1, ASKS_PER_APPLICATION_MAX));
         }
         application.asks.insert(
             Arc::clone(&ask.key),
@@ -526,6 +527,17 @@ fn unknown_container(container: ContainerId) -> CompletedContainer {
     }
 }
 
+/// What is held at once is at its limit.
+pub(crate) fn full(what: &'static str, number: usize, max: usize) -> Refusal {
+    Refusal::Full {
+        what,
+        number: u64::try_from(number).unwrap_or(u64::MAX),
+        max: u64::try_from(max).unwrap_or(u64::MAX),
+    }
+}
+
+/// A request has too many parts.
+///
 /// # Errors
 /// When there are more than `max`.
 pub(crate) fn too_many(what: &'static str, number: usize, max: usize) -> Result<(), Refusal> {

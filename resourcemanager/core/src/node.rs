@@ -21,7 +21,7 @@ use crate::limits::{
 };
 use crate::liveness::DeadlineKey;
 use crate::manager::ResourceManager;
-use crate::master::too_many;
+use crate::master::{full, too_many};
 use crate::{Effect, NodeCommand, Refusal, StartContainer, Transition};
 
 /// A node's number in this process: cheap to copy, unlike its name.
@@ -127,6 +127,10 @@ impl Node {
         }
     }
 
+    fn is_forgettable(&self) -> bool {
+        self.state == NodeState::Lost && self.containers.is_empty()
+    }
+
     /// Whether new containers may be placed here.
     pub(crate) fn takes_work(&self) -> bool {
         self.state == NodeState::Running && self.session.is_some()
@@ -147,6 +151,20 @@ impl ResourceManager {
         self.node_keys.insert(id.clone(), key);
         self.nodes.insert(key, Node::new(key, id.clone()));
         key
+    }
+
+    /// Beyond the limit a lost node with nothing on it is forgotten. Scans, but only then.
+    fn make_room_for_node(&mut self) {
+        if self.nodes.len() < NODES_MAX {
+            return;
+        }
+        let forgettable = self.nodes.values().find(|node| node.is_forgettable());
+        let Some((key, id)) = forgettable.map(|node| (node.key, node.id.clone())) else {
+            return;
+        };
+        self.nodes.remove(&key);
+        self.node_keys.remove(&id);
+        self.deadlines.cancel(DeadlineKey::Node(key));
     }
 
     /// The node, if it says this on its current stream; it is a sign of life then.
@@ -255,6 +273,7 @@ impl ResourceManager {
             effects.push(Effect::CloseSession { session });
             return;
         }
+        self.make_room_for_node();
         let key = self.node_key(&id);
         let wall = self.wall;
         let Some(node) = self.nodes.get_mut(&key) else {
@@ -334,8 +353,15 @@ impl ResourceManager {
             &registration.grpc_address,
             WORD_BYTES_MAX,
         )?;
-        if !self.node_keys.contains_key(node) {
-            too_many("nodes of the cluster", self.nodes.len() + 1, NODES_MAX)?;
+        if !self.node_keys.contains_key(node) && self.nodes.len() >= NODES_MAX {
+            let has_lost = self.nodes.values().any(Node::is_forgettable);
+            if !has_lost {
+                return Err(full(
+                    "nodes of the cluster",
+                    self.nodes.len() + 1,
+                    NODES_MAX,
+                ));
+            }
         }
         let total = registration.total;
         let too_large = total.memory_mib > NODE_UNITS_MAX
@@ -379,6 +405,7 @@ impl ResourceManager {
                 self.illegal(id.to_string(), "ON ANOTHER NODE", "listed", effects);
             }
             (ReportedStatus::Starting | ReportedStatus::Running, Some((_, true))) => {
+                self.hold_successor(id);
                 self.send_stop(id, effects);
             }
             (ReportedStatus::Running, Some((_, false))) => self.container_runs(now, id, effects),
@@ -561,6 +588,7 @@ impl ResourceManager {
         );
         self.stop_container(id, input, status, reason, effects);
         self.detach_container(id);
+        self.free_successor(id);
         if was_accounted {
             let end = (ExitStatus::ABORTED, reason);
             self.container_ended(now, &ended, Some(node.clone()), end, effects);

@@ -71,7 +71,10 @@ impl ResourceManager {
                 self.recover_end(application, state, end);
             }
             Record::ApplicationRemoved { application } => {
-                self.ended.retain(|id| *id != application);
+                // Nearly always the first: the oldest go first.
+                if let Some(at) = self.ended.iter().position(|id| *id == application) {
+                    self.ended.remove(at);
+                }
                 self.live_applications.remove(&application);
                 self.forget_application(application);
             }
@@ -223,6 +226,11 @@ impl ResourceManager {
         self.recovering = true;
         let until = now + self.config.node_expiry_ms;
         self.deadlines.set(DeadlineKey::Recovery, until);
+        // Their uploads should be gone; a crash may have come between.
+        let ended: Vec<ApplicationId> = self.ended.iter().copied().collect();
+        for id in ended {
+            self.all_gone(id, effects);
+        }
         let live: Vec<ApplicationId> = self.live_applications.iter().copied().collect();
         for id in live {
             self.watch_application(now, id);

@@ -36,6 +36,12 @@ pub enum Refusal {
         number: u64,
         max: u64,
     },
+    #[error("{what} would be {number}, at most {max} are held at once")]
+    Full {
+        what: &'static str,
+        number: u64,
+        max: u64,
+    },
     #[error("{what} is {number}, at least {min} is needed")]
     TooLittle {
         what: &'static str,
@@ -94,6 +100,7 @@ impl Refusal {
             | Refusal::IdNotIssued(_)
             | Refusal::Name(_)
             | Refusal::TooLittle { .. }
+            | Refusal::TooMany { .. }
             | Refusal::LargerThanLargestNode { .. }
             | Refusal::UnknownQueue { .. }
             | Refusal::UnknownLabel(_)
@@ -102,7 +109,7 @@ impl Refusal {
             | Refusal::UnmanagedWithProgram
             | Refusal::NodeWithoutResources { .. }
             | Refusal::NodeTooLarge { .. } => RefusalKind::Invalid,
-            Refusal::TooMany { .. } | Refusal::IdsExhausted => RefusalKind::Exhausted,
+            Refusal::Full { .. } | Refusal::IdsExhausted => RefusalKind::Exhausted,
             Refusal::IdForgotten(_)
             | Refusal::ApplicationEnded(_)
             | Refusal::AttemptOver { .. } => RefusalKind::Conflict,

@@ -19,7 +19,7 @@ use crate::limits::{
     SEQUENCE_BLOCK, SETTINGS_BYTES_MAX, TEXT_BYTES_MAX, WORD_BYTES_MAX,
 };
 use crate::manager::ResourceManager;
-use crate::master::too_many;
+use crate::master::{full, too_many};
 use crate::record::{Record, SubmittedApplication};
 use crate::{Effect, Refusal, Reply};
 
@@ -117,11 +117,14 @@ impl ResourceManager {
             self.check_issued(id, &user)?;
         }
         let submission = self.checked_submission(submission)?;
-        too_many(
-            "applications that have not ended",
-            self.live_applications.len() + 1,
-            APPLICATIONS_LIVE_MAX,
-        )?;
+        let number = self.live_applications.len() + 1;
+        if number > APPLICATIONS_LIVE_MAX {
+            return Err(full(
+                "applications that have not ended",
+                number,
+                APPLICATIONS_LIVE_MAX,
+            ));
+        }
         let id = match submission.application {
             Some(id) => id,
             None => self.next_id_by_record()?,
@@ -310,11 +313,11 @@ impl ResourceManager {
         let already_ended =
             application.state.is_ended() || application.state == ApplicationState::Finishing;
         if kill.wait {
-            too_many(
-                "waiting kill requests of an application",
-                application.kill_waiters.len() + 1,
-                KILL_WAITERS_MAX,
-            )?;
+            let number = application.kill_waiters.len() + 1;
+            if number > KILL_WAITERS_MAX {
+                let what = "waiting kill requests of an application";
+                return Err(full(what, number, KILL_WAITERS_MAX));
+            }
         }
         let all_gone = application.state.is_ended() && application.live.is_empty();
         let mut reason = format!("killed by {}", kill.principal);

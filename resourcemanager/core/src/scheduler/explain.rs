@@ -58,6 +58,11 @@ impl ResourceManager {
                 return vec![what];
             }
         }
+        if let Some(former) = application.former_masters.first() {
+            return vec![format!(
+                "{former}, the master of a former attempt, is still being ended"
+            )];
+        }
         let size = application.spec.submission.resource;
         let mut words = format!("its master needs {size}; {}", self.explain_size(&size));
         let limit = self.am_limit();

@@ -1,0 +1,13 @@
+//! Tests over the whole core: scripts with their transcripts, random lives, printed tables.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test looks at the effects it is about"
+)]
+
+mod limits;
+mod random;
+mod scripts;
+mod scripts_recovery;
+mod states;
+mod world;

@@ -1,0 +1,545 @@
+//! Random lives: any events in any order, restarts with a journal cut anywhere. After each event
+//! the invariants hold and a copy agrees; at the end everything heals and every application ends.
+
+use std::collections::BTreeMap;
+
+use bobbin_types::{AttemptId, ContainerId, ExitStatus, FinalStatus, Resource, WallMillis};
+use proptest::prelude::*;
+
+use super::world::{World, application, ask, attempt, registration, submission, user};
+use crate::view::ApplicationReport;
+use crate::{
+    Config, Effect, Event, Finish, MasterMessage, MasterRegistration, NodeCommand, NodeHeartbeat,
+    ReportedContainer, ReportedStatus, SessionId,
+};
+
+const NODES: [&str; 3] = ["a", "b", "c"];
+
+/// What the nodes would really hold: fed by the effects, reported by the events.
+#[derive(Default)]
+struct Truth {
+    /// By container: its node and whether it was told to end.
+    containers: BTreeMap<ContainerId, (String, Resource, bool)>,
+    /// Ends that were not acknowledged.
+    ended: BTreeMap<ContainerId, (String, i32)>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Submit {
+        unmanaged: bool,
+        memory: u64,
+        tied: bool,
+    },
+    Kill(u32, bool),
+    Register(usize, u64),
+    NodeLost(usize),
+    Ill(usize, bool),
+    Started(usize),
+    Exited(usize, i32),
+    Attach(u32, u32),
+    MasterLost(u32, u32),
+    Asks(u32, u32, u32, u64),
+    Release(u32, u32, usize),
+    Finish(u32, u32),
+    Beat(u32, u32),
+    Stale(usize),
+    Pass(u64),
+    Restart(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let app = 1..5_u32;
+    let att = 1..4_u32;
+    prop_oneof![
+        3 => (any::<bool>(), 1..3000_u64, any::<bool>())
+            .prop_map(|(unmanaged, memory, tied)| Step::Submit { unmanaged, memory, tied }),
+        2 => (app.clone(), any::<bool>()).prop_map(|(a, w)| Step::Kill(a, w)),
+        6 => (0..3_usize, 1000..5000_u64).prop_map(|(n, m)| Step::Register(n, m)),
+        2 => (0..3_usize).prop_map(Step::NodeLost),
+        1 => (0..3_usize, any::<bool>()).prop_map(|(n, i)| Step::Ill(n, i)),
+        8 => any::<usize>().prop_map(Step::Started),
+        6 => (any::<usize>(), prop::sample::select(vec![0, 7, -100, -104, 137]))
+            .prop_map(|(c, s)| Step::Exited(c, s)),
+        8 => (app.clone(), att.clone()).prop_map(|(a, n)| Step::Attach(a, n)),
+        2 => (app.clone(), att.clone()).prop_map(|(a, n)| Step::MasterLost(a, n)),
+        8 => (app.clone(), att.clone(), 0..4_u32, 1..1500_u64)
+            .prop_map(|(a, n, c, m)| Step::Asks(a, n, c, m)),
+        2 => (app.clone(), att.clone(), any::<usize>()).prop_map(|(a, n, c)| Step::Release(a, n, c)),
+        2 => (app.clone(), att.clone()).prop_map(|(a, n)| Step::Finish(a, n)),
+        2 => (app, att).prop_map(|(a, n)| Step::Beat(a, n)),
+        1 => any::<usize>().prop_map(Step::Stale),
+        3 => (0..40_000_u64).prop_map(Step::Pass),
+        1 => (0..6_usize).prop_map(Step::Restart),
+    ]
+}
+
+struct Life {
+    world: World,
+    truth: Truth,
+    /// Records that were emitted by the last event: a crash may lose any tail of them.
+    fresh: usize,
+}
+
+impl Life {
+    fn new() -> Life {
+        let mut world = World::new(Config {
+            applications_retained: 3,
+            ..Config::default()
+        });
+        world.quiet = true;
+        // Nodes come back in any size here.
+        world.shrunk = true;
+        Life {
+            world,
+            truth: Truth::default(),
+            fresh: 0,
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        let before = self.world.journal.len();
+        let effects = self.world.handle(event);
+        self.fresh = self.world.journal.len() - before;
+        self.learn(&effects);
+    }
+
+    fn learn(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            match effect {
+                Effect::ToMaster {
+                    message: MasterMessage::Granted(grants),
+                    ..
+                } => {
+                    for grant in grants {
+                        let held = (grant.node.host().to_owned(), grant.resource, false);
+                        self.truth.containers.insert(grant.container, held);
+                    }
+                }
+                Effect::ToNode { node, command, .. } => match command {
+                    NodeCommand::StartContainer(start) => {
+                        let id = start.container;
+                        if !self.truth.ended.contains_key(&id) {
+                            let held = (node.host().to_owned(), start.resource, false);
+                            self.truth.containers.entry(id).or_insert(held);
+                        }
+                    }
+                    NodeCommand::StopContainer { container, .. } => {
+                        let name = node.host().to_owned();
+                        let held = (name, Resource::new(1, 1), true);
+                        self.truth.containers.entry(*container).or_insert(held).2 = true;
+                    }
+                    NodeCommand::AcknowledgeExit { container } => {
+                        self.truth.ended.remove(container);
+                        self.truth.containers.remove(container);
+                    }
+                    NodeCommand::Registered { .. }
+                    | NodeCommand::Refused { .. }
+                    | NodeCommand::ApplicationEnded { .. }
+                    | NodeCommand::RevokeAttempt { .. } => {}
+                },
+                _ => {}
+            }
+        }
+    }
+
+    fn pick(&self, index: usize) -> Option<(ContainerId, String)> {
+        let live: Vec<_> = self
+            .truth
+            .containers
+            .iter()
+            .filter(|(id, _)| !self.truth.ended.contains_key(id))
+            .collect();
+        let (id, (node, ..)) = live.get(index.checked_rem(live.len())?)?;
+        Some((**id, node.clone()))
+    }
+
+    fn session_of(&self, node: &str) -> SessionId {
+        self.world
+            .node_sessions
+            .get(node)
+            .copied()
+            .unwrap_or(SessionId(0))
+    }
+
+    fn master(&self, id: AttemptId) -> SessionId {
+        self.world
+            .master_sessions
+            .get(&id)
+            .copied()
+            .unwrap_or(SessionId(0))
+    }
+
+    fn exited(&mut self, id: ContainerId, node: &str, status: i32) {
+        self.truth.ended.insert(id, (node.to_owned(), status));
+        let event = Event::ContainerExited {
+            node: super::world::node_id(node),
+            session: self.session_of(node),
+            exit: crate::ContainerExit {
+                container: id,
+                exit_status: ExitStatus(status),
+                diagnostics: String::new(),
+            },
+        };
+        self.event(event);
+    }
+
+    fn register(&mut self, name: &str, memory: u64) {
+        let mut report = registration(name, Resource::new(memory, 8));
+        for (id, (node, resource, _)) in &self.truth.containers {
+            if node != name {
+                continue;
+            }
+            let status = match self.truth.ended.get(id) {
+                Some((_, status)) => ReportedStatus::Ended {
+                    exit_status: ExitStatus(*status),
+                    diagnostics: String::new(),
+                },
+                None if id.number % 3 == 2 => continue,
+                None if id.number % 3 == 1 => ReportedStatus::Running,
+                None => ReportedStatus::Starting,
+            };
+            report.applications.push(id.application());
+            let (container, resource) = (*id, *resource);
+            report.containers.push(ReportedContainer {
+                container,
+                resource,
+                status,
+            });
+        }
+        let session = self.world.session();
+        self.world.node_sessions.insert(name.to_owned(), session);
+        self.event(Event::NodeRegistered {
+            session,
+            principal: crate::Principal::Node(name.to_owned()),
+            registration: Box::new(report),
+        });
+    }
+
+    fn attach(&mut self, id: AttemptId) {
+        let held = self
+            .truth
+            .containers
+            .keys()
+            .filter(|c| c.attempt == id && c.number % 5 != 0);
+        let registration = MasterRegistration {
+            host: "m".to_owned(),
+            asks: vec![ask(1, 300, 1, 1)],
+            containers: held.copied().collect(),
+            ..MasterRegistration::default()
+        };
+        let session = self.world.session();
+        self.world.master_sessions.insert(id, session);
+        self.event(Event::MasterAttached {
+            session,
+            principal: crate::Principal::Attempt(id),
+            attempt: id,
+            registration: Box::new(registration),
+        });
+    }
+
+    fn take(&mut self, step: &Step) {
+        match *step {
+            Step::Submit {
+                unmanaged,
+                memory,
+                tied,
+            } => {
+                let mut wanted = submission();
+                wanted.resource = Resource::new(memory, 1);
+                wanted.tie_to_client = tied;
+                wanted.timeout_ms = if memory.is_multiple_of(5) { 50_000 } else { 0 };
+                if unmanaged {
+                    wanted.unmanaged = true;
+                    wanted.launch = crate::LaunchContext::default();
+                }
+                let (request, principal) = (self.world.request(), user("ann"));
+                let submission = Box::new(wanted);
+                self.event(Event::Submit {
+                    request,
+                    principal,
+                    submission,
+                });
+            }
+            Step::Kill(sequence, wait) => {
+                let (request, principal) = (self.world.request(), user("ann"));
+                let (application, reason) = (application(sequence), String::new());
+                self.event(Event::Kill {
+                    request,
+                    principal,
+                    application,
+                    wait,
+                    reason,
+                });
+            }
+            Step::Register(index, memory) => self.register(NODES[index], memory),
+            Step::NodeLost(index) => {
+                let (node, session) = (
+                    super::world::node_id(NODES[index]),
+                    self.session_of(NODES[index]),
+                );
+                self.event(Event::NodeStreamLost { node, session });
+            }
+            Step::Ill(index, ill) => {
+                let problems = if ill {
+                    vec!["ill".to_owned()]
+                } else {
+                    Vec::new()
+                };
+                self.beat_node(NODES[index], problems);
+            }
+            Step::Started(index) => {
+                let Some((container, name)) = self.pick(index) else {
+                    return;
+                };
+                let (node, session) = (super::world::node_id(&name), self.session_of(&name));
+                let resource = Some(Resource::new(200, 1));
+                self.event(Event::ContainerStarted {
+                    node,
+                    session,
+                    container,
+                    resource,
+                });
+            }
+            Step::Exited(index, status) => {
+                let Some((id, node)) = self.pick(index) else {
+                    return;
+                };
+                self.exited(id, &node, status);
+            }
+            Step::Attach(a, n) => self.attach(attempt(a, n)),
+            Step::Stale(index) => self.stale(index),
+            Step::Pass(ms) => self.pass(ms),
+            Step::Restart(lost) => self.restart(lost),
+            Step::MasterLost(..)
+            | Step::Asks(..)
+            | Step::Release(..)
+            | Step::Finish(..)
+            | Step::Beat(..) => self.take_master(step),
+        }
+    }
+
+    fn take_master(&mut self, step: &Step) {
+        let event = match *step {
+            Step::MasterLost(a, n) => {
+                let attempt = attempt(a, n);
+                Event::MasterStreamLost {
+                    attempt,
+                    session: self.master(attempt),
+                }
+            }
+            Step::Asks(a, n, count, memory) => {
+                let attempt = attempt(a, n);
+                let mut wanted = ask(count, memory, 1, i64::from(count % 2));
+                if memory % 4 == 0 {
+                    let key = crate::AskKey {
+                        place: "b".to_owned(),
+                        ..(*wanted.key).clone()
+                    };
+                    wanted.key = std::sync::Arc::new(key);
+                    wanted.relax_locality = memory % 8 == 0;
+                }
+                Event::MasterAsks {
+                    attempt,
+                    session: self.master(attempt),
+                    asks: vec![wanted],
+                }
+            }
+            Step::Release(a, n, index) => {
+                let attempt = attempt(a, n);
+                let containers = self.pick(index).map(|(id, _)| id).into_iter().collect();
+                Event::MasterReleases {
+                    attempt,
+                    session: self.master(attempt),
+                    containers,
+                }
+            }
+            Step::Finish(a, n) => {
+                let attempt = attempt(a, n);
+                let finish = Finish {
+                    final_status: FinalStatus::Succeeded,
+                    exit_status: Some(ExitStatus(0)),
+                    diagnostics: String::new(),
+                };
+                Event::MasterFinishes {
+                    attempt,
+                    session: self.master(attempt),
+                    finish,
+                }
+            }
+            Step::Beat(a, n) => {
+                let attempt = attempt(a, n);
+                let session = self.master(attempt);
+                Event::MasterHeartbeat {
+                    attempt,
+                    session,
+                    progress_permille: 3,
+                }
+            }
+            _ => return,
+        };
+        self.event(event);
+    }
+
+    fn beat_node(&mut self, name: &str, problems: Vec<String>) {
+        let (node, session) = (super::world::node_id(name), self.session_of(name));
+        let heartbeat = NodeHeartbeat {
+            memory_used_mib: 1,
+            cpu_permille: 1,
+            problems,
+        };
+        self.event(Event::NodeHeartbeat {
+            node,
+            session,
+            heartbeat,
+        });
+    }
+
+    /// An event of a stream that is long gone changes nothing and is answered by nothing.
+    fn stale(&mut self, index: usize) {
+        let Some((container, name)) = self.pick(index) else {
+            return;
+        };
+        let (node, session) = (super::world::node_id(&name), SessionId(0));
+        let before = format!("{:?}", self.world.rm);
+        let effects = self.world.handle(Event::ContainerStarted {
+            node,
+            session,
+            container,
+            resource: None,
+        });
+        assert_eq!(effects, []);
+        assert_eq!(before, format!("{:?}", self.world.rm));
+    }
+
+    fn pass(&mut self, ms: u64) {
+        let end = self.world.now + ms;
+        while let Some(due) = self.world.rm.next_deadline().filter(|due| *due <= end) {
+            self.world.now = self.world.now.max(due);
+            self.event(Event::Tick);
+        }
+        self.world.now = end;
+        self.event(Event::WallClock(WallMillis(end.0)));
+    }
+
+    /// A crash after any of the last event's records, or after all.
+    fn restart(&mut self, lost: usize) {
+        let lost = lost.min(self.fresh);
+        let length = self.world.journal.len() - lost;
+        self.world.journal.truncate(length);
+        self.world.granted.clear();
+        let known: Vec<_> = self.world.rm.applications.keys().copied().collect();
+        let before: Vec<_> = known
+            .iter()
+            .map(|id| self.world.rm.application(*id))
+            .collect();
+        if length.is_multiple_of(2) && lost == 0 {
+            self.world.journal = self.world.rm.snapshot();
+        }
+        self.world.restart();
+        self.fresh = 0;
+        if lost > 0 {
+            return;
+        }
+        for (id, before) in known.into_iter().zip(before) {
+            let after = self.world.rm.application(id);
+            assert_eq!(survives(before), survives(after), "{id}");
+        }
+    }
+
+    /// Every node is there and does as it is told, every master says farewell: all must end.
+    fn heal(&mut self) {
+        for _ in 0..60 {
+            for name in NODES {
+                if self
+                    .world
+                    .rm
+                    .node(&super::world::node_id(name))
+                    .is_none_or(|n| !n.connected)
+                {
+                    self.register(name, 8000);
+                }
+                self.beat_node(name, Vec::new());
+            }
+            let live: Vec<_> = self.world.rm.live_applications.iter().copied().collect();
+            for id in live {
+                let Some(report) = self.world.rm.application(id) else {
+                    continue;
+                };
+                let Some(current) = report.attempts.last() else {
+                    continue;
+                };
+                if !self.world.rm.attempt_is_live(current.attempt) {
+                    continue;
+                }
+                self.attach(current.attempt);
+                let (attempt, session) = (current.attempt, self.master(current.attempt));
+                let finish = Finish {
+                    final_status: FinalStatus::Succeeded,
+                    exit_status: Some(ExitStatus(0)),
+                    diagnostics: String::new(),
+                };
+                self.event(Event::MasterFinishes {
+                    attempt,
+                    session,
+                    finish,
+                });
+            }
+            let held: Vec<_> = self
+                .truth
+                .containers
+                .iter()
+                .map(|(id, (n, ..))| (*id, n.clone()))
+                .collect();
+            for (id, node) in held {
+                self.exited(id, &node, 0);
+            }
+            self.pass(5_000);
+        }
+        for report in self.world.rm.applications.keys() {
+            let report = self.world.rm.application(*report).unwrap();
+            assert!(
+                report.state.is_ended() && report.containers == 0,
+                "{report:?}"
+            );
+        }
+        let nodes = self.world.rm.nodes();
+        assert!(nodes.iter().all(|node| node.used.is_zero()), "{nodes:?}");
+        assert_eq!(self.world.rm.queue.am_used, Resource::default());
+    }
+}
+
+/// The parts of a report that a restart must not change. What follows at once from the records (the
+/// end of a client's lease, a next attempt) is not among them.
+fn survives(report: Option<ApplicationReport>) -> Option<ApplicationReport> {
+    let mut report = report?;
+    report.waiting.clear();
+    report.progress_permille = 0;
+    report.containers = 0;
+    report.used = Resource::default();
+    // One that waits for its container is made anew.
+    report
+        .attempts
+        .retain(|attempt| attempt.node.is_some() || attempt.started.is_some());
+    if report.attempts.is_empty() {
+        report.started = None;
+    }
+    if !report.state.is_ended() {
+        report.started = None;
+        report.tracking_url.clear();
+    }
+    Some(report)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_life_keeps_the_invariants_and_ends(steps in prop::collection::vec(step(), 1..120)) {
+        let mut life = Life::new();
+        for step in &steps {
+            life.take(step);
+        }
+        life.heal();
+    }
+}
