@@ -282,6 +282,18 @@ impl FileTree {
         }
     }
 
+    /// Whether nothing was added for longer than `age`.
+    pub(crate) fn is_older(
+        &self,
+        user: &UserName,
+        application: &ApplicationId,
+        age: std::time::Duration,
+    ) -> bool {
+        std::fs::metadata(self.folder(user, application))
+            .and_then(|metadata| metadata.modified())
+            .is_ok_and(|changed| changed.elapsed().is_ok_and(|since| since > age))
+    }
+
     /// Applications that have something here, for the removal of leftovers at start.
     pub(crate) fn applications(&self) -> Vec<(UserName, ApplicationId)> {
         let names = |folder: &Path| -> Vec<String> {

@@ -112,14 +112,23 @@ pub async fn connect(target: &Target, token: Option<&str>) -> Result<RpcChannel,
 /// # Errors
 /// The address or the token is malformed.
 pub fn connect_lazy(target: &Target, token: Option<&str>) -> Result<RpcChannel, ConnectError> {
-    let bearer = Bearer::new(token)?;
-    let channel = match target {
+    Ok(InterceptedService::new(
+        channel_lazy(target)?,
+        Bearer::new(token)?,
+    ))
+}
+
+/// As [`connect_lazy`] without a token: for callers that share a channel among many tokens.
+///
+/// # Errors
+/// The address is malformed.
+pub fn channel_lazy(target: &Target) -> Result<Channel, ConnectError> {
+    Ok(match target {
         Target::Unix(path) => {
             endpoint("http://bobbin")?.connect_with_connector_lazy(unix_connector(path))
         }
         Target::Tcp(address) => endpoint(&format!("http://{address}"))?.connect_lazy(),
-    };
-    Ok(InterceptedService::new(channel, bearer))
+    })
 }
 
 /// A status for people: its message, or the code's words when there is none.

@@ -19,7 +19,9 @@ mod token;
 pub use client_settings::{
     ClientSettings, ClientSettingsError, ResourceManagerSettings, client_target, load_client,
 };
-pub use connect::{Bearer, ConnectError, RpcChannel, Target, connect, connect_lazy, status_words};
+pub use connect::{
+    Bearer, ConnectError, RpcChannel, Target, channel_lazy, connect, connect_lazy, status_words,
+};
 pub use files::{
     FileError, FolderLock, LockError, atomic_write, create_folder, lock_folder, sync_folder,
 };

@@ -4,8 +4,8 @@ use bobbin_proto::FieldError;
 use bobbin_rm_core::{Refusal, RefusalKind};
 use tonic::{Code, Status};
 
+use crate::driver::Failure;
 use crate::file_tree::FileTreeError;
-use crate::store::StoreError;
 
 /// The core's refusal.
 pub(crate) fn refused(refusal: &Refusal) -> Status {
@@ -18,6 +18,14 @@ pub(crate) fn refused(refusal: &Refusal) -> Status {
         RefusalKind::Unavailable => Code::Unavailable,
     };
     Status::new(code, refusal.to_string())
+}
+
+/// A request that has no reply.
+pub(crate) fn failed(failure: &Failure) -> Status {
+    match failure {
+        Failure::Refused(refusal) => refused(refusal),
+        Failure::NotDurable(_) | Failure::Stopping => Status::unavailable(failure.to_string()),
+    }
 }
 
 /// A field that cannot be read.
@@ -46,13 +54,4 @@ pub(crate) fn file_tree(error: FileTreeError) -> Status {
         }
     };
     Status::new(code, error.to_string())
-}
-
-/// The index's refusal.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "it is used as a function in map_err"
-)]
-pub(crate) fn store(error: StoreError) -> Status {
-    Status::unavailable(error.to_string())
 }

@@ -1,0 +1,545 @@
+//! The one task that owns the core: events in, records to the journal, effects out.
+//!
+//! Inputs are drained in batches. A batch's records are handed to the journal, which is not waited
+//! for: the next batch is handled while they are synced, and what depends on them leaves then.
+//! Questions come on a channel of their own, so that they are answered even while the journal cannot
+//! be written and changes are refused.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bobbin_journal::{Health, Journal, JournalError};
+use bobbin_rm_core::{
+    Effect, Event, MasterMessage, NodeCommand, Record, Refusal, Reply, RequestId, ResourceManager,
+    SessionId, Transition,
+};
+use bobbin_service::{MonotonicClock, wall_now};
+use bobbin_types::ApplicationId;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::file_tree::FileTree;
+use crate::outbox::{Answer, Held, Outbox};
+use crate::records;
+use crate::store::Store;
+use crate::watchers::Watchers;
+
+/// Inputs that wait; beyond it the doors wait.
+const INBOX: usize = 4_096;
+/// Inputs handled before their records are handed to the journal.
+const BATCH_MAX: usize = 256;
+/// Batches that are being synced; beyond it no input is taken.
+const IN_FLIGHT_MAX: usize = 64;
+/// Messages a peer may be behind; beyond it its stream is closed, and it registers again.
+pub(crate) const PEER_BEHIND_MAX: usize = 65_536;
+/// The journal is compacted when so much, and twice its last snapshot, was appended.
+const COMPACT_BYTES: u64 = 64 << 20;
+/// An orderly stop waits so long for the journal.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// What a node's or a master's stream is sent.
+#[derive(Debug)]
+pub(crate) enum PeerMessage {
+    Node(NodeCommand),
+    Master(MasterMessage),
+}
+
+/// Why a request has no reply.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("nothing new can be taken on: {0}; what runs goes on, and it is tried again")]
+    NotDurable(String),
+    #[error("the resource manager is stopping")]
+    Stopping,
+}
+
+/// The driver cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DriverError {
+    #[error("the journal failed")]
+    Journal(#[source] JournalError),
+}
+
+type ReplySender = oneshot::Sender<Result<Reply, Failure>>;
+type Question = Box<dyn FnOnce(&ResourceManager) -> Answer + Send>;
+
+enum Input {
+    Event(Event),
+    Request {
+        request: RequestId,
+        event: Event,
+        reply: ReplySender,
+    },
+    Open {
+        session: SessionId,
+        messages: mpsc::Sender<PeerMessage>,
+    },
+    Close {
+        session: SessionId,
+    },
+}
+
+/// What the doors hold: every way into the core.
+#[derive(Clone)]
+pub(crate) struct DriverHandle {
+    inputs: mpsc::Sender<Input>,
+    questions: mpsc::Sender<Question>,
+    numbers: Arc<AtomicU64>,
+    watchers: Watchers,
+}
+
+impl DriverHandle {
+    /// A number for a request or a session, never used twice in this process.
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Sends an event and waits for its reply.
+    pub(crate) async fn request(
+        &self,
+        event: impl FnOnce(RequestId) -> Event,
+    ) -> Result<Reply, Failure> {
+        self.request_numbered(self.request_id(), event).await
+    }
+
+    pub(crate) fn request_id(&self) -> RequestId {
+        RequestId(self.number())
+    }
+
+    /// As [`DriverHandle::request`], for callers that may have to abandon it.
+    pub(crate) async fn request_numbered(
+        &self,
+        request: RequestId,
+        event: impl FnOnce(RequestId) -> Event,
+    ) -> Result<Reply, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let input = Input::Request {
+            request,
+            event: event(request),
+            reply,
+        };
+        self.inputs
+            .send(input)
+            .await
+            .map_err(|_| Failure::Stopping)?;
+        answer.await.map_err(|_| Failure::Stopping)?
+    }
+
+    /// Sends an event that has no reply; when the driver has stopped nobody is left to care.
+    pub(crate) async fn event(&self, event: Event) {
+        drop(self.inputs.send(Input::Event(event)).await);
+    }
+
+    /// Asks about the state; the answer comes when what it has seen is durable.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&ResourceManager) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (sender, answer) = oneshot::channel();
+        let question: Question = Box::new(move |core| {
+            let value = question(core);
+            // The asker may have gone away.
+            Box::new(move || drop(sender.send(value)))
+        });
+        self.questions
+            .send(question)
+            .await
+            .map_err(|_| Failure::Stopping)?;
+        answer.await.map_err(|_| Failure::Stopping)
+    }
+
+    /// Opens a session for a stream; messages to it come through the receiver, which ends when the
+    /// session is closed.
+    pub(crate) async fn open_session(
+        &self,
+    ) -> Result<(SessionId, mpsc::Receiver<PeerMessage>), Failure> {
+        let session = SessionId(self.number());
+        let (messages, receiver) = mpsc::channel(PEER_BEHIND_MAX);
+        let input = Input::Open { session, messages };
+        self.inputs
+            .send(input)
+            .await
+            .map_err(|_| Failure::Stopping)?;
+        Ok((session, receiver))
+    }
+
+    /// A session without messages, such as a lease's.
+    pub(crate) fn silent_session(&self) -> SessionId {
+        SessionId(self.number())
+    }
+
+    pub(crate) async fn close_session(&self, session: SessionId) {
+        drop(self.inputs.send(Input::Close { session }).await);
+    }
+
+    /// Wakes after every change of the application from now on.
+    pub(crate) fn watch(&self, application: ApplicationId) -> watch::Receiver<()> {
+        self.watchers.subscribe(application)
+    }
+}
+
+/// The files the driver's effects end in.
+pub(crate) struct Backing {
+    pub(crate) journal: Journal,
+    pub(crate) store: Store,
+    pub(crate) tree: FileTree,
+}
+
+type Syncing = BoxFuture<'static, (u64, Vec<Record>, Result<u64, JournalError>)>;
+
+/// See the module's text.
+pub(crate) struct Driver {
+    core: ResourceManager,
+    clock: MonotonicClock,
+    backing: Backing,
+    inputs: mpsc::Receiver<Input>,
+    questions: mpsc::Receiver<Question>,
+    outbox: Outbox,
+    in_flight: FuturesOrdered<Syncing>,
+    replies: HashMap<RequestId, ReplySender>,
+    sessions: HashMap<SessionId, mpsc::Sender<PeerMessage>>,
+    watchers: Watchers,
+    health: watch::Receiver<Health>,
+    /// Why nothing becomes durable, while that is so.
+    failing: Option<String>,
+    compacting: Option<BoxFuture<'static, Result<u64, JournalError>>>,
+}
+
+impl Driver {
+    /// A driver of a core that has read its journal; `effects` are what that brought about.
+    pub(crate) fn new(
+        core: ResourceManager,
+        clock: MonotonicClock,
+        backing: Backing,
+        effects: Vec<Effect>,
+    ) -> (Driver, DriverHandle) {
+        let (input_sender, inputs) = mpsc::channel(INBOX);
+        let (question_sender, questions) = mpsc::channel(INBOX);
+        let watchers = Watchers::default();
+        let handle = DriverHandle {
+            inputs: input_sender,
+            questions: question_sender,
+            numbers: Arc::new(AtomicU64::new(1)),
+            watchers: watchers.clone(),
+        };
+        let health = backing.journal.health();
+        let mut driver = Driver {
+            core,
+            clock,
+            backing,
+            inputs,
+            questions,
+            outbox: Outbox::default(),
+            in_flight: FuturesOrdered::new(),
+            replies: HashMap::new(),
+            sessions: HashMap::new(),
+            watchers,
+            health,
+            failing: None,
+            compacting: None,
+        };
+        driver.commit(effects);
+        (driver, handle)
+    }
+
+    /// Waits until what recovery has written is durable; the doors open after that.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub(crate) async fn settle(&mut self) -> Result<(), DriverError> {
+        while !self.in_flight.is_empty() {
+            tokio::select! {
+                Some((batch, records, result)) = self.in_flight.next() => {
+                    self.on_synced(batch, &records, result)?;
+                }
+                Ok(()) = self.health.changed() => {
+                    if let Some(problem) = self.health.borrow_and_update().problem() {
+                        return Err(DriverError::Journal(problem.clone()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs until `stop`, then lets the journal finish.
+    ///
+    /// # Errors
+    /// The journal's thread has ended.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), DriverError> {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        loop {
+            let deadline = self
+                .core
+                .next_deadline()
+                .map(|moment| self.clock.instant(moment));
+            let room = self.in_flight.len() < IN_FLIGHT_MAX;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some((number, records, result)) = self.in_flight.next() => {
+                    self.on_synced(number, &records, result)?;
+                }
+                Ok(()) = self.health.changed() => self.on_health(),
+                Some(question) = self.questions.recv() => self.answer(question),
+                Some(result) = done(&mut self.compacting) => self.on_compacted(result),
+                received = self.inputs.recv_many(&mut batch, BATCH_MAX), if room => {
+                    if received > 0 {
+                        self.handle(batch.drain(..));
+                    }
+                }
+                () = until(deadline), if room => self.handle(std::iter::empty()),
+            }
+        }
+        self.finish().await;
+        Ok(())
+    }
+
+    fn handle(&mut self, inputs: impl Iterator<Item = Input>) {
+        let now = self.clock.now();
+        let mut effects = Vec::new();
+        self.core
+            .handle(now, Event::WallClock(wall_now()), &mut effects);
+        for input in inputs {
+            match input {
+                Input::Event(event) => self.core.handle(now, event, &mut effects),
+                Input::Request {
+                    request,
+                    event,
+                    reply,
+                } => {
+                    if let Some(problem) = &self.failing {
+                        // The caller may have gone away.
+                        drop(reply.send(Err(Failure::NotDurable(problem.clone()))));
+                    } else {
+                        self.replies.insert(request, reply);
+                        self.core.handle(now, event, &mut effects);
+                    }
+                }
+                Input::Open { session, messages } => {
+                    self.sessions.insert(session, messages);
+                }
+                Input::Close { session } => {
+                    self.sessions.remove(&session);
+                }
+            }
+        }
+        if self
+            .core
+            .next_deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
+            self.core.handle(now, Event::Tick, &mut effects);
+        }
+        self.commit(effects);
+    }
+
+    /// Hands the records to the journal, and lets go what need not wait for them.
+    fn commit(&mut self, effects: Vec<Effect>) {
+        let mut records = Vec::new();
+        for effect in effects {
+            if let Effect::Persist(record) = effect {
+                records.push(record);
+            } else if let Some(effect) = self.outbox.admit(effect, !records.is_empty()) {
+                self.release(effect);
+            }
+        }
+        if records.is_empty() {
+            return;
+        }
+        let number = self.outbox.next_batch();
+        self.outbox.appended();
+        let synced = self
+            .backing
+            .journal
+            .append(records.iter().map(records::encode).collect());
+        self.in_flight
+            .push_back(Box::pin(async move { (number, records, synced.await) }));
+        if self.failing.is_some() {
+            self.tell_waiting();
+        }
+    }
+
+    fn on_synced(
+        &mut self,
+        batch: u64,
+        records: &[Record],
+        result: Result<u64, JournalError>,
+    ) -> Result<(), DriverError> {
+        let sequence = result.map_err(DriverError::Journal)?;
+        // Before the replies: who has one finds his application in the index.
+        self.backing.store.apply(sequence, records);
+        self.outbox.synced(batch);
+        while let Some(held) = self.outbox.pop() {
+            match held {
+                Held::Effect(effect) => self.release(effect),
+                Held::Answer(answer) => answer(),
+            }
+        }
+        let (since, snapshot) = self.backing.journal.bytes();
+        if self.compacting.is_none() && since > COMPACT_BYTES.max(snapshot.saturating_mul(2)) {
+            let state = self.core.snapshot().iter().map(records::encode).collect();
+            self.compacting = Some(Box::pin(self.backing.journal.compact(state)));
+        }
+        Ok(())
+    }
+
+    fn on_compacted(&mut self, result: Result<u64, JournalError>) {
+        self.compacting = None;
+        match result {
+            Ok(sequence) => tracing::info!(sequence, "the journal was compacted"),
+            Err(e) => tracing::warn!("the journal could not be compacted: {e}"),
+        }
+    }
+
+    fn on_health(&mut self) {
+        self.failing = self
+            .health
+            .borrow_and_update()
+            .problem()
+            .map(|problem| problem.to_string());
+        if self.failing.is_some() {
+            self.tell_waiting();
+        }
+    }
+
+    /// Tells callers that nothing becomes durable, and answers questions.
+    fn tell_waiting(&mut self) {
+        let problem = self.failing.clone().unwrap_or_default();
+        let (answers, replies) = self.outbox.take_waiting();
+        for answer in answers {
+            answer();
+        }
+        for effect in replies {
+            if let Effect::Reply { request, .. } = effect {
+                self.reply(request, Err(Failure::NotDurable(problem.clone())));
+            }
+        }
+    }
+
+    fn answer(&mut self, question: Question) {
+        let answer = question(&self.core);
+        if self.failing.is_some() {
+            answer();
+        } else if let Some(answer) = self.outbox.admit_answer(answer) {
+            answer();
+        }
+    }
+
+    fn reply(&mut self, request: RequestId, result: Result<Reply, Failure>) {
+        if let Some(sender) = self.replies.remove(&request) {
+            // The caller may have gone away.
+            drop(sender.send(result));
+        }
+    }
+
+    fn release(&mut self, effect: Effect) {
+        match effect {
+            Effect::Persist(_) => {}
+            Effect::Reply { request, result } => self.reply(request, result.map_err(Failure::from)),
+            Effect::ToNode {
+                session, command, ..
+            } => {
+                self.deliver(session, PeerMessage::Node(command));
+            }
+            Effect::ToMaster {
+                session, message, ..
+            } => {
+                self.deliver(session, PeerMessage::Master(message));
+            }
+            Effect::CloseSession { session } => {
+                // The receiver ends behind what was sent.
+                self.sessions.remove(&session);
+            }
+            Effect::ApplicationChanged(application) => self.watchers.wake(application),
+            Effect::DeleteStaging { application, user } => {
+                let tree = self.backing.tree.clone();
+                tokio::task::spawn_blocking(move || {
+                    if let Err(e) = tree.remove(&user, &application) {
+                        tracing::warn!(%application, "its uploads cannot be removed: {e}");
+                    }
+                });
+            }
+            Effect::Transitioned(transition) => log_transition(&transition),
+            Effect::Illegal(illegal) => {
+                tracing::warn!(
+                    object = illegal.object,
+                    state = illegal.state,
+                    input = illegal.input,
+                    "illegal transition"
+                );
+            }
+        }
+    }
+
+    fn deliver(&mut self, session: SessionId, message: PeerMessage) {
+        if let Entry::Occupied(peer) = self.sessions.entry(session)
+            && let Err(e) = peer.get().try_send(message)
+        {
+            tracing::warn!(?session, "a peer's stream is closed: {e}");
+            peer.remove();
+        }
+    }
+
+    /// Waits for what is in flight, then closes the journal and the index.
+    async fn finish(mut self) {
+        self.sessions.clear();
+        let flush = async {
+            while let Some((batch, records, result)) = self.in_flight.next().await {
+                if let Err(e) = self.on_synced(batch, &records, result) {
+                    tracing::error!("{:#}", anyhow::Error::new(e));
+                    return;
+                }
+            }
+            if let Err(e) = self.backing.journal.clone().close().await {
+                tracing::error!("the journal was not closed in order: {e}");
+            }
+            let store = self.backing.store.clone();
+            // Only a panic makes it fail, and that has ended the process.
+            drop(tokio::task::spawn_blocking(move || store.flush()).await);
+        };
+        if tokio::time::timeout(STOP_GRACE, flush).await.is_err() {
+            tracing::error!("stopping without the journal's last word");
+        }
+    }
+}
+
+/// Resolves when the deadline has come; never without one.
+async fn until(deadline: Option<std::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves when the work is done; never without any.
+async fn done<T>(work: &mut Option<BoxFuture<'static, T>>) -> Option<T> {
+    match work {
+        Some(work) => Some(work.await),
+        None => std::future::pending().await,
+    }
+}
+
+fn log_transition(transition: &Transition) {
+    match transition {
+        Transition::Application {
+            application,
+            from,
+            to,
+        } => {
+            tracing::info!(%application, %from, %to, "application");
+        }
+        Transition::Attempt { attempt, from, to } => {
+            tracing::info!(%attempt, %from, %to, "attempt");
+        }
+        Transition::Node { node, from, to } => tracing::info!(%node, %from, %to, "node"),
+    }
+}
