@@ -1,0 +1,200 @@
+//! Flags of `app` and `node`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::FormatArgs;
+use crate::parse;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AppCommand {
+    List(AppListArgs),
+    Status(AppStatusArgs),
+    Attempts(AppIdArgs),
+    Containers(AppContainersArgs),
+    Kill(AppKillArgs),
+    Logs(AppLogsArgs),
+    Wait(AppWaitArgs),
+}
+
+/// Lists all known applications, newest first
+#[derive(Debug, Args)]
+#[command(
+    about = "Lists all known applications, newest first",
+    after_help = "Example:\n  bobbin app list --state RUNNING -o json"
+)]
+pub(crate) struct AppListArgs {
+    /// Only those in one of these states (NEW, ACCEPTED, RUNNING, FINISHED, FAILED, KILLED, ...)
+    #[arg(long, value_name = "STATES", value_delimiter = ',', value_parser = state)]
+    pub(crate) state: Vec<String>,
+    /// Only this user's
+    #[arg(
+        long,
+        value_name = "USER",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) user: String,
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}
+
+fn state(text: &str) -> Result<String, String> {
+    let state: bobbin_types::YarnApplicationState = text.to_ascii_uppercase().parse()?;
+    Ok(state.as_str().to_owned())
+}
+
+/// Shows one application: state, attempts, why it waits or how it ended
+#[derive(Debug, Args)]
+#[command(
+    about = "Shows one application: state, attempts, why it waits or how it ended",
+    after_help = "Example:\n  bobbin app status @last -o json"
+)]
+pub(crate) struct AppStatusArgs {
+    /// The application
+    #[arg(value_name = "ID", value_parser = parse::id)]
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}
+
+/// Lists an application's attempts: each start of its driver
+#[derive(Debug, Args)]
+#[command(
+    about = "Lists an application's attempts: each start of its driver",
+    after_help = "Example:\n  bobbin app attempts @last"
+)]
+pub(crate) struct AppIdArgs {
+    /// The application
+    #[arg(value_name = "ID", value_parser = parse::id)]
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}
+
+/// Lists an application's containers
+#[derive(Debug, Args)]
+#[command(
+    about = "Lists an application's containers, ended ones included",
+    after_help = "Example:\n  bobbin app containers 0007"
+)]
+pub(crate) struct AppContainersArgs {
+    /// The application
+    #[arg(value_name = "ID", value_parser = parse::id)]
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}
+
+/// Kills applications; returns when every process of them is gone
+#[derive(Debug, Args)]
+#[command(
+    about = "Kills applications; returns when every process of them is gone",
+    after_help = "Killing what has ended is fine.\n\nExample:\n  bobbin app kill 0007 0008"
+)]
+pub(crate) struct AppKillArgs {
+    /// The applications
+    #[arg(value_name = "ID", required = true, value_parser = parse::id)]
+    pub(crate) ids: Vec<String>,
+    /// Return as soon as the kill is recorded
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+    /// Words that its diagnostics then hold
+    #[arg(
+        long,
+        value_name = "WORDS",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) reason: String,
+}
+
+/// Prints what an application wrote
+#[derive(Debug, Args)]
+#[command(
+    about = "Prints what an application wrote: the same bytes while it runs and after it ended",
+    long_about = "Prints what an application wrote: the same bytes while it runs and after it ended.\n\n\
+        Without --file the driver's stdout comes first and then its stderr; with -f both as they are \
+        written. Of a relaunched driver it is the newest attempt, unless --attempt says another.",
+    after_help = "Examples:\n  \
+        bobbin app logs @last\n  \
+        bobbin app logs 0007 -f --driver --file stderr\n  \
+        bobbin app logs 0007 --container container_e01_1700000000000_0007_01_000002 --tail 20"
+)]
+pub(crate) struct AppLogsArgs {
+    /// The application
+    #[arg(value_name = "ID", value_parser = parse::id)]
+    pub(crate) id: String,
+    /// Go on printing until it has ended; Ctrl+C ends the following only
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// The driver's log (the default)
+    #[arg(long, conflicts_with = "container")]
+    pub(crate) driver: bool,
+    /// A container's log: its id, or a unique end of it
+    #[arg(long, value_name = "ID", value_parser = parse::id)]
+    pub(crate) container: Option<String>,
+    /// The driver's log of this attempt, from 1
+    #[arg(long, value_name = "N", conflicts_with = "container", value_parser = parse::attempts)]
+    pub(crate) attempt: Option<u32>,
+    /// Only this file: stdout, stderr, or another name in the log folder
+    #[arg(long, value_name = "NAME", value_parser = parse::file_name)]
+    pub(crate) file: Option<String>,
+    /// Only what was written in the last so long (10m, 2h), as far as the node knows
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    pub(crate) since: Option<Duration>,
+    /// Only the last N lines
+    #[arg(long, value_name = "N")]
+    pub(crate) tail: Option<u64>,
+}
+
+/// Waits until an application has ended
+#[derive(Debug, Args)]
+#[command(
+    about = "Waits until an application has ended",
+    after_help = "Exit codes: 0 it succeeded, 1 it failed or was killed, 6 timed out.\n\n\
+        Example:\n  bobbin app wait @last --timeout 10m"
+)]
+pub(crate) struct AppWaitArgs {
+    /// The application
+    #[arg(value_name = "ID", value_parser = parse::id)]
+    pub(crate) id: String,
+    /// Give up after so long: 90s, 10m
+    #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    List(NodeListArgs),
+    Status(NodeStatusArgs),
+}
+
+/// Lists all nodes
+#[derive(Debug, Args)]
+#[command(
+    about = "Lists all nodes",
+    after_help = "Example:\n  bobbin node list -o json"
+)]
+pub(crate) struct NodeListArgs {
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}
+
+/// Shows one node: what it has, what it lacks
+#[derive(Debug, Args)]
+#[command(
+    about = "Shows one node: what it has, and what it lacks",
+    after_help = "Example:\n  bobbin node status worker7:8043"
+)]
+pub(crate) struct NodeStatusArgs {
+    /// The node's id (host:port), or a unique part at its beginning or end
+    #[arg(value_name = "NODE")]
+    pub(crate) node: String,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}

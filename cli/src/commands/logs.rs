@@ -1,0 +1,192 @@
+//! `bobbin app logs`.
+
+use bobbin_proto::v1;
+use bobbin_proto::v1::read_logs_request::Source;
+use bobbin_types::ContainerId;
+
+use crate::args::AppLogsArgs;
+use crate::cluster::{Cluster, about};
+use crate::commands::follow::{Followed, LogFile, Sink, Watcher, copy, follow};
+use crate::exit_codes::DONE;
+use crate::failure::{Failure, Kind, Outcome};
+use crate::{output, parse};
+
+pub(crate) async fn run(args: &AppLogsArgs, rm: Option<&str>) -> Outcome {
+    let cluster = Cluster::connect(rm).await?;
+    // Asked for even when the id is whole: the newest attempt must be known, and that it exists.
+    let report = cluster.application(&args.id).await?;
+    let source = source(&cluster, args, &report).await?;
+    let log = LogFile {
+        application_id: report.id.clone(),
+        source,
+        file: String::new(),
+        tail_lines: args.tail,
+        since_ms: args.since.map_or(0, |since| {
+            bobbin_service::wall_now()
+                .0
+                .saturating_sub(parse::millis(since))
+        }),
+    };
+    let result = match (&args.file, args.follow) {
+        (Some(file), false) => one(&cluster, &log, file).await,
+        (None, false) => both(&cluster, &log).await,
+        (file, true) => live(&cluster, &log, file.as_deref()).await,
+    };
+    result.map_err(|failure| about(failure, &report.id))?;
+    Ok(DONE)
+}
+
+/// Whose log: the driver's newest attempt unless something else is said.
+async fn source(
+    cluster: &Cluster,
+    args: &AppLogsArgs,
+    report: &v1::ApplicationReport,
+) -> Result<Source, Failure> {
+    let Some(container) = &args.container else {
+        return Ok(Source::DriverAttempt(driver_attempt(args.attempt, report)?));
+    };
+    if container.parse::<ContainerId>().is_ok() {
+        return Ok(Source::ContainerId(container.clone()));
+    }
+    let known = cluster.containers(&report.id).await?;
+    let mut ids = known
+        .into_iter()
+        .map(|c| c.container_id)
+        .filter(|id| id.ends_with(container));
+    match (ids.next(), ids.next()) {
+        (Some(id), None) => Ok(Source::ContainerId(id)),
+        (Some(_), Some(_)) => Err(Failure::usage(format!(
+            "'{container}' is the end of several containers' ids"
+        ))
+        .try_this(format!(
+            "write more of it: `bobbin app containers {}`",
+            report.id
+        ))),
+        (None, _) => Err(Failure::new(
+            Kind::NotFound,
+            format!("{} has no container '{container}'", report.id),
+        )
+        .try_this(format!("`bobbin app containers {}`", report.id))),
+    }
+}
+
+fn driver_attempt(wanted: Option<u32>, report: &v1::ApplicationReport) -> Result<u32, Failure> {
+    let id = &report.id;
+    if report.unmanaged {
+        return Err(Failure::new(
+            Kind::NotFound,
+            format!("the driver of {id} runs where it was submitted: its output is there"),
+        )
+        .try_this(format!(
+            "an executor's log: `bobbin app logs {id} --container CONTAINER`"
+        )));
+    }
+    let newest = report.attempts.iter().map(|a| a.attempt).max().unwrap_or(1);
+    match wanted {
+        Some(attempt) if attempt > newest => Err(Failure::new(
+            Kind::NotFound,
+            format!("{id} has {newest} attempts, not {attempt}"),
+        )
+        .try_this(format!("`bobbin app attempts {id}`"))),
+        Some(attempt) => Ok(attempt),
+        None => Ok(newest),
+    }
+}
+
+fn named(log: &LogFile, file: &str) -> LogFile {
+    LogFile {
+        file: file.to_owned(),
+        ..log.clone()
+    }
+}
+
+async fn one(cluster: &Cluster, log: &LogFile, file: &str) -> Result<(), Failure> {
+    copy(
+        cluster,
+        &named(log, file),
+        &mut Sink::new(tokio::io::stdout()),
+    )
+    .await
+}
+
+/// The driver's stdout on ours, then its stderr on ours.
+async fn both(cluster: &Cluster, log: &LogFile) -> Result<(), Failure> {
+    copy(
+        cluster,
+        &named(log, "stdout"),
+        &mut Sink::new(tokio::io::stdout()),
+    )
+    .await?;
+    copy(
+        cluster,
+        &named(log, "stderr"),
+        &mut Sink::new(tokio::io::stderr()),
+    )
+    .await
+}
+
+async fn live(cluster: &Cluster, log: &LogFile, file: Option<&str>) -> Result<(), Failure> {
+    let watcher = Watcher::start(cluster, &log.application_id);
+    let mut out = Sink::new(tokio::io::stdout());
+    let followed = match file {
+        Some(file) => {
+            vec![follow(cluster, &named(log, file), watcher.known(), &mut out).await?]
+        }
+        None => {
+            let mut err = Sink::new(tokio::io::stderr());
+            let (stdout, stderr) = (named(log, "stdout"), named(log, "stderr"));
+            let (a, b) = tokio::join!(
+                follow(cluster, &stdout, watcher.known(), &mut out),
+                follow(cluster, &stderr, watcher.known(), &mut err),
+            );
+            vec![a?, b?]
+        }
+    };
+    for result in followed {
+        if let Followed::Missing(failure) = result {
+            return Err(failure);
+        }
+    }
+    Ok(())
+}
+
+/// Says on standard error that a log is not whole.
+pub(crate) fn note_missing(what: &str, failure: &Failure) {
+    output::note(&format!("{what}: {}", failure.message));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(attempts: u32, unmanaged: bool) -> v1::ApplicationReport {
+        let attempts = (1..=attempts)
+            .map(|attempt| v1::AttemptReport {
+                attempt,
+                ..v1::AttemptReport::default()
+            })
+            .collect();
+        v1::ApplicationReport {
+            id: "application_1_0001".into(),
+            attempts,
+            unmanaged,
+            ..v1::ApplicationReport::default()
+        }
+    }
+
+    #[test]
+    fn the_newest_attempt_unless_said_otherwise() {
+        assert_eq!(driver_attempt(None, &report(3, false)), Ok(3));
+        assert_eq!(driver_attempt(Some(1), &report(3, false)), Ok(1));
+        assert_eq!(driver_attempt(None, &report(0, false)), Ok(1));
+        assert_eq!(
+            driver_attempt(Some(4), &report(3, false)).unwrap_err().kind,
+            Kind::NotFound
+        );
+        let client = driver_attempt(None, &report(1, true)).unwrap_err();
+        assert!(
+            client.message.contains("where it was submitted"),
+            "{client}"
+        );
+    }
+}

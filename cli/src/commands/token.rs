@@ -1,0 +1,89 @@
+//! `bobbin token create`.
+
+use std::path::Path;
+
+use bobbin_proto::v1;
+use bobbin_proto::v1::create_token_request::Subject;
+
+use crate::args::TokenCreateArgs;
+use crate::cluster::{Cluster, sentence};
+use crate::exit_codes::DONE;
+use crate::failure::{Failure, Kind, Outcome};
+use crate::{output, parse};
+
+/// Readable by its owner alone: who has a token is who it says.
+const TOKEN_MODE: u32 = 0o600;
+
+pub(crate) async fn create(args: &TokenCreateArgs, rm: Option<&str>, quiet: bool) -> Outcome {
+    let subject = match (&args.node, &args.user) {
+        (Some(node), _) => Some(Subject::Node(node.clone())),
+        (None, Some(user)) => Some(Subject::User(user.clone())),
+        (None, None) => None,
+    };
+    let cluster = Cluster::connect(rm).await?;
+    let subject = match subject {
+        Some(subject) => subject,
+        None => Subject::User(own_name(&cluster).await?),
+    };
+    let token = request(&cluster, subject, parse::millis(args.valid)).await?;
+    match &args.out {
+        None => output::stdout(format!("{token}\n").as_bytes())?,
+        Some(path) => {
+            write(path, &token)?;
+            if !quiet {
+                output::note(&format!("the token is in {}", path.display()));
+            }
+        }
+    }
+    Ok(DONE)
+}
+
+/// Who the resource manager takes the caller for.
+async fn own_name(cluster: &Cluster) -> Result<String, Failure> {
+    let mut client = cluster.client();
+    Ok(cluster
+        .answer(client.get_cluster(v1::GetClusterRequest {}))
+        .await?
+        .user)
+}
+
+/// Asks for a token.
+pub(crate) async fn request(
+    cluster: &Cluster,
+    subject: Subject,
+    valid_ms: u64,
+) -> Result<String, Failure> {
+    let request = v1::CreateTokenRequest {
+        subject: Some(subject),
+        valid_ms,
+    };
+    let mut client = cluster.client();
+    Ok(cluster.answer(client.create_token(request)).await?.token)
+}
+
+/// Writes a token to a file that nobody else can read at any moment.
+pub(crate) fn write(path: &Path, token: &str) -> Result<(), Failure> {
+    bobbin_service::atomic_write(path, format!("{token}\n").as_bytes(), TOKEN_MODE)
+        .map_err(|e| Failure::new(Kind::Failed, sentence(&e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn only_its_owner_reads_a_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        write(&path, "bobbin1.x.y").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "bobbin1.x.y\n");
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        let failure = write(Path::new("/nonexistent/token"), "x").unwrap_err();
+        assert!(failure.message.contains("/nonexistent/token"), "{failure}");
+    }
+}

@@ -1,0 +1,209 @@
+//! The settings that a new cluster is given. Kept from then on: people may edit them.
+
+use toml::{Table, Value};
+
+use super::layout::{Layout, RESOURCEMANAGER};
+use super::{machine, ports};
+use crate::failure::{Failure, Kind};
+
+/// On one host an agent that is silent so long is dead, milliseconds.
+const NODE_EXPIRY_MS: i64 = 10_000;
+/// The only address of such a cluster.
+pub(crate) const HOST: &str = "127.0.0.1";
+const MODE: u32 = 0o644;
+
+/// Writes the settings of every daemon of a new cluster; the resource manager's last, because it is
+/// what says that there is a cluster.
+///
+/// # Errors
+/// No ports, or files that cannot be written.
+pub(crate) fn write(layout: &Layout, nodes: &[String]) -> Result<(), Failure> {
+    let ports = ports::free(nodes.len() + 1)?;
+    let (rm_port, node_ports) = ports
+        .split_first()
+        .ok_or_else(|| Failure::new(Kind::Failed, "no port was found for the resource manager"))?;
+    let count = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+    let size = Size {
+        memory_mib: machine::node_memory_mib(count),
+        vcores: machine::node_vcores(),
+    };
+    for (node, port) in nodes.iter().zip(node_ports) {
+        save(
+            layout,
+            node,
+            &nodeagent(layout, node, *port, *rm_port, size),
+            "nodeagent",
+        )?;
+    }
+    save(
+        layout,
+        RESOURCEMANAGER,
+        &resourcemanager(layout, *rm_port),
+        RESOURCEMANAGER,
+    )
+}
+
+#[derive(Clone, Copy)]
+struct Size {
+    memory_mib: u64,
+    vcores: u32,
+}
+
+fn save(layout: &Layout, name: &str, table: &Table, documented: &str) -> Result<(), Failure> {
+    let text = format!(
+        "# Written by the first `bobbin up` of this cluster and kept: ports, folders and sizes may be\n\
+         # changed here. Every key is explained in conf/{documented}.toml of Bobbin.\n{table}"
+    );
+    bobbin_service::atomic_write(&layout.conf_of(name), text.as_bytes(), MODE)
+        .map_err(|e| Failure::new(Kind::Failed, crate::cluster::sentence(&e)))
+}
+
+fn path(path: std::path::PathBuf) -> Value {
+    // A cluster's folder is UTF-8: `Layout` refuses others.
+    Value::String(path.display().to_string())
+}
+
+fn table<const N: usize>(pairs: [(&str, Value); N]) -> Value {
+    Value::Table(
+        pairs
+            .map(|(key, value)| (key.to_owned(), value))
+            .into_iter()
+            .collect(),
+    )
+}
+
+fn integer(number: u64) -> Value {
+    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+fn resourcemanager(layout: &Layout, port: u16) -> Table {
+    [
+        ("socket", path(layout.socket())),
+        (
+            "folders",
+            table([
+                ("lib", path(layout.lib_of(RESOURCEMANAGER))),
+                ("run", path(layout.run())),
+                ("log", path(layout.log())),
+            ]),
+        ),
+        (
+            "grpc",
+            table([("listen", Value::String(format!("{HOST}:{port}")))]),
+        ),
+        (
+            "nodes",
+            table([("expiry_ms", Value::Integer(NODE_EXPIRY_MS))]),
+        ),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into_iter()
+    .collect()
+}
+
+fn nodeagent(layout: &Layout, node: &str, port: u16, rm_port: u16, size: Size) -> Table {
+    let profile = if bobbin_service::own_uid() == 0 {
+        "full"
+    } else {
+        "rootless"
+    };
+    let lib = layout.lib_of(node);
+    [
+        ("name", Value::String(node.to_owned())),
+        ("host", Value::String(HOST.to_owned())),
+        (
+            "folders",
+            table([
+                ("local", path(lib.join("local"))),
+                ("log", path(layout.log().join(node))),
+                ("run", path(layout.run())),
+                ("lib", path(lib)),
+            ]),
+        ),
+        (
+            "grpc",
+            table([("listen", Value::String(format!("{HOST}:{port}")))]),
+        ),
+        (
+            "resourcemanager",
+            table([
+                ("address", Value::String(format!("{HOST}:{rm_port}"))),
+                ("token_file", path(layout.token_of(node))),
+            ]),
+        ),
+        (
+            "resources",
+            table([
+                ("memory_mib", integer(size.memory_mib)),
+                ("vcores", integer(u64::from(size.vcores))),
+            ]),
+        ),
+        (
+            "sandbox",
+            table([
+                ("profile", Value::String(profile.to_owned())),
+                ("shared_dirs", Value::Array(vec![path(layout.shared())])),
+            ]),
+        ),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into_iter()
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every key that is written is one that the daemons document.
+    #[test]
+    fn keys_are_documented() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::of(Some(&folder.path().join("it's \"here\""))).unwrap();
+        let nodes = ["node1".to_owned(), "node2".to_owned()];
+        layout.create(&nodes).unwrap();
+        write(&layout, &nodes).unwrap();
+        let conf = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../conf");
+        for (name, documented) in [
+            ("resourcemanager", "resourcemanager"),
+            ("node2", "nodeagent"),
+        ] {
+            let written: Table = std::fs::read_to_string(layout.conf_of(name))
+                .unwrap()
+                .parse()
+                .unwrap();
+            let known: Table = std::fs::read_to_string(conf.join(format!("{documented}.toml")))
+                .unwrap()
+                .parse()
+                .unwrap();
+            for (key, value) in &written {
+                let there = known
+                    .get(key)
+                    .unwrap_or_else(|| unreachable!("{documented}: {key}"));
+                for inner in value.as_table().into_iter().flat_map(Table::keys) {
+                    assert!(there.get(inner).is_some(), "{documented}: {key}.{inner}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nodes_differ_in_ports_and_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::of(Some(folder.path())).unwrap();
+        let size = Size {
+            memory_mib: 1000,
+            vcores: 8,
+        };
+        let (a, b) = (
+            nodeagent(&layout, "node1", 1, 9, size),
+            nodeagent(&layout, "node2", 2, 9, size),
+        );
+        assert_ne!(a["grpc"], b["grpc"]);
+        assert_ne!(a["folders"]["lib"], b["folders"]["lib"]);
+        assert_eq!(
+            a["resourcemanager"]["address"].as_str(),
+            Some("127.0.0.1:9")
+        );
+    }
+}

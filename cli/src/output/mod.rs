@@ -1,0 +1,134 @@
+//! What goes to the terminal. Standard output carries results only, standard error everything else.
+//!
+//! The only module that prints. A closed standard output (`| head`) is no error: the rest is dropped.
+
+mod bar;
+mod json;
+mod table;
+
+pub(crate) use bar::{Bar, Counter};
+pub(crate) use json::{Application, Attempt, Container, Node};
+
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+
+use crate::args::Format;
+use crate::failure::{Failure, Kind};
+
+/// Writes bytes to standard output and flushes them.
+///
+/// # Errors
+/// It cannot be written, for another reason than that nobody reads it any more.
+pub(crate) fn stdout(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+            Kind::Failed,
+            format!(
+                "standard output cannot be written: {}",
+                crate::failure::io_words(&e)
+            ),
+        )),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Prints an error on standard error.
+pub(crate) fn error(failure: &Failure) {
+    // Nobody can be told that standard error is closed.
+    let _ = writeln!(io::stderr().lock(), "{failure}");
+}
+
+/// Prints a text on standard error as it is.
+pub(crate) fn plain_error(text: &str) {
+    let _ = write!(io::stderr().lock(), "{text}");
+}
+
+/// Prints a note on standard error.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "bobbin: {text}");
+}
+
+/// Whether standard error shows things that move.
+pub(crate) fn shows_progress(quiet: bool) -> bool {
+    !quiet && io::stderr().is_terminal() && !is_dumb()
+}
+
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
+/// Whether standard output takes colors. Source: no-color.org.
+fn takes_color() -> bool {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    io::stdout().is_terminal() && !no_color && !is_dumb()
+}
+
+/// A value as text of its format: JSON and YAML end with a line end as well.
+fn serialized<T: Serialize>(value: &T, format: Format) -> Result<String, Failure> {
+    let unprintable =
+        |e: &dyn std::fmt::Display| Failure::new(Kind::Failed, format!("cannot be printed: {e}"));
+    match format {
+        Format::Json | Format::Table => serde_json::to_string_pretty(value)
+            .map(|text| text + "\n")
+            .map_err(|e| unprintable(&e)),
+        Format::Yaml => serde_yaml_ng::to_string(value).map_err(|e| unprintable(&e)),
+    }
+}
+
+/// Prints `value` as JSON or YAML, or `table` of it.
+fn print<T: Serialize>(
+    value: &T,
+    format: Format,
+    table: impl FnOnce(bool) -> String,
+) -> Result<(), Failure> {
+    match format {
+        Format::Table => stdout(table(takes_color()).as_bytes()),
+        Format::Json | Format::Yaml => stdout(serialized(value, format)?.as_bytes()),
+    }
+}
+
+pub(crate) fn applications(list: &[Application], format: Format) -> Result<(), Failure> {
+    let now_ms = bobbin_service::wall_now().0;
+    print(&list, format, |color| {
+        table::applications(list, now_ms, color)
+    })
+}
+
+pub(crate) fn application(one: &Application, format: Format) -> Result<(), Failure> {
+    let now_ms = bobbin_service::wall_now().0;
+    print(one, format, |color| table::application(one, now_ms, color))
+}
+
+pub(crate) fn attempts(list: &[Attempt], format: Format) -> Result<(), Failure> {
+    print(&list, format, |color| table::attempts(list, color))
+}
+
+pub(crate) fn containers(list: &[Container], format: Format) -> Result<(), Failure> {
+    print(&list, format, |color| table::containers(list, color))
+}
+
+pub(crate) fn nodes(list: &[Node], format: Format) -> Result<(), Failure> {
+    print(&list, format, |color| table::nodes(list, color))
+}
+
+pub(crate) fn node(one: &Node, format: Format) -> Result<(), Failure> {
+    let now_ms = bobbin_service::wall_now().0;
+    print(one, format, |_| table::node(one, now_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn yaml_and_json_have_the_same_fields() {
+        let application = json::tests::application();
+        let json: serde_json::Value =
+            serde_json::from_str(&serialized(&application, Format::Json).unwrap()).unwrap();
+        let yaml: serde_json::Value =
+            serde_yaml_ng::from_str(&serialized(&application, Format::Yaml).unwrap()).unwrap();
+        assert_eq!(json, yaml);
+    }
+}
