@@ -5,22 +5,20 @@
 //! becomes the user and starts the program as its child without copying memory.
 //! It takes nothing from the program: its only input afterwards is a signal.
 
-use std::ffi::{CStr, CString};
 use std::io::{self, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::ptr;
-use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use nix::sys::stat::{Mode, SFlag, fstat, mknod};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use crate::base::{self, Builder, Failed, failed};
-use crate::plan::{self, Attachment, RootPlan};
+use crate::mounts;
+use crate::plan;
+use crate::program::{NotExecuted, Program};
 use crate::spec::{ContainerSpec, Limits, Profile};
 use crate::sys;
 use crate::wire;
@@ -29,18 +27,6 @@ use crate::wire;
 pub(crate) const FDS_PER_MESSAGE: usize = 128;
 /// What the monitor sends when the program may start.
 pub(crate) const GO: u8 = b'G';
-/// Stack of the program's process until it executes the program.
-const CHILD_STACK_BYTES: usize = 64 << 10;
-
-/// Files of `/proc` that tell about the host or act on it.
-const MASKED: [&CStr; 5] = [
-    c"/proc/kcore",
-    c"/proc/keys",
-    c"/proc/sysrq-trigger",
-    c"/proc/timer_list",
-    c"/proc/kmsg",
-];
-
 /// What PID 1 tells its monitor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -149,46 +135,9 @@ fn prepare_early(base: BorrowedFd<'_>) -> Result<(), Failed> {
     sys::enter_mount_namespace(base).map_err(failed("enter the base's mount namespace"))?;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
         .map_err(failed("own mount namespace"))?;
-    mount_proc(c"/proc")?;
-    mount_kernel_files(Builder::Root)?;
+    mounts::mount_proc(c"/proc")?;
+    mounts::mount_kernel_files(Builder::Root)?;
     set_oom_score(Limits::default().oom_score_adj)
-}
-
-fn mount_proc(to: &CStr) -> Result<(), Failed> {
-    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-    sys::mount_new(c"proc", to, flags, c"").map_err(failed("mount /proc"))
-}
-
-/// What of `/proc` is closed, and the terminals, which belong to this container alone.
-fn mount_kernel_files(builder: Builder) -> Result<(), Failed> {
-    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-    sys::mount_flags(c"/proc/sys", c"/proc/sys", libc::MS_BIND)
-        .map_err(failed("bind /proc/sys"))?;
-    sys::mount_flags(
-        c"none",
-        c"/proc/sys",
-        libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | flags,
-    )
-    .map_err(failed("make /proc/sys read-only"))?;
-    for file in MASKED {
-        match sys::mount_flags(c"/dev/null", file, libc::MS_BIND) {
-            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
-                return Err(failed(format!("mask {}", file.to_string_lossy()))(error));
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
-    let options = match builder {
-        Builder::Root => c"newinstance,ptmxmode=0666,mode=0620,gid=5",
-        Builder::UserNamespace => c"newinstance,ptmxmode=0666,mode=0620",
-    };
-    sys::mount_new(
-        c"devpts",
-        c"/dev/pts",
-        libc::MS_NOSUID | libc::MS_NOEXEC,
-        options,
-    )
-    .map_err(failed("mount /dev/pts"))
 }
 
 fn set_oom_score(score: u32) -> Result<(), Failed> {
@@ -211,20 +160,20 @@ fn start(inherited: &Inherited<'_>, early: Result<(), Failed>) -> Result<Pid, No
     let trees = match spec.profile {
         Profile::Full => receive_trees(&inherited.monitor).map_err(|_| NotStarted::MonitorGone)?,
         Profile::Rootless => {
-            let trees = open_trees(&plan)?;
+            let trees = mounts::open_trees(&plan)?;
             base::assemble(Builder::UserNamespace)?;
-            make_tops(libc::AT_FDCWD, &plan)?;
+            mounts::make_tops(libc::AT_FDCWD, &plan)?;
             // A user namespace may mount /proc only while it still sees another one.
-            mount_proc(c"proc")?;
+            mounts::mount_proc(c"proc")?;
             base::finish()?;
-            mount_kernel_files(Builder::UserNamespace)?;
+            mounts::mount_kernel_files(Builder::UserNamespace)?;
             trees
         }
     };
-    mount_private(&spec.limits, &plan)?;
+    mounts::mount_private(&spec.limits, &plan)?;
     for (index, tree) in &trees {
         if let Some(attachment) = plan.attachments.get(*index) {
-            place(attachment, tree).map_err(failed(format!(
+            mounts::place(attachment, tree).map_err(failed(format!(
                 "bind {} at {}",
                 attachment.source.display(),
                 attachment.target.display()
@@ -232,7 +181,8 @@ fn start(inherited: &Inherited<'_>, early: Result<(), Failed>) -> Result<Pid, No
         }
     }
     drop(trees);
-    restrict_self(inherited, &spec)?;
+    let outputs = [inherited.stdout.as_fd(), inherited.stderr.as_fd()];
+    restrict_self(&spec, outputs, inherited.filter)?;
     start_program(inherited, &spec)
 }
 
@@ -285,143 +235,12 @@ fn receive_trees(monitor: &UnixStream) -> io::Result<Vec<(usize, OwnedFd)>> {
     Ok(trees)
 }
 
-/// Opens every source of the plan as a detached mount with its restrictions on.
-///
-/// No symbolic link is followed. Called by whoever sees the host's tree with the needed right: the
-/// monitor, or PID 1 itself in its user namespace.
-pub(crate) fn open_trees(plan: &RootPlan) -> Result<Vec<(usize, OwnedFd)>, Failed> {
-    let mut trees = Vec::with_capacity(plan.attachments.len());
-    for (index, attachment) in plan.attachments.iter().enumerate() {
-        match open_source(attachment) {
-            Ok(tree) => trees.push((index, tree)),
-            Err(error) if attachment.optional && error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => {
-                let step = match source.raw_os_error() {
-                    Some(libc::ELOOP) => "open without following a symbolic link",
-                    _ => "open",
-                };
-                return Err(Failed {
-                    step: format!("{step} {}", attachment.source.display()),
-                    source,
-                });
-            }
-        }
-    }
-    Ok(trees)
-}
-
-fn open_source(attachment: &Attachment) -> io::Result<OwnedFd> {
-    let path = CString::new(attachment.source.as_os_str().as_bytes())?;
-    let source = sys::open_strict(libc::AT_FDCWD, &path, libc::O_PATH, 0)?;
-    let tree = sys::open_tree(source.as_raw_fd(), c"", attachment.depth)?;
-    let mut flags = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV;
-    if !attachment.writable {
-        flags |= sys::MOUNT_ATTR_RDONLY;
-    }
-    sys::restrict(tree.as_fd(), flags)?;
-    Ok(tree)
-}
-
-/// Makes the folders of the plan's first components in the base that all containers share.
-pub(crate) fn make_tops(base: i32, plan: &RootPlan) -> Result<(), Failed> {
-    let mut last: Option<&std::ffi::OsStr> = None;
-    for attachment in &plan.attachments {
-        let Some(top) = attachment.target.components().nth(1) else {
-            continue;
-        };
-        let top = top.as_os_str();
-        if last == Some(top) || top == "tmp" || top == "run" {
-            continue;
-        }
-        last = Some(top);
-        if plan::SYSTEM_FOLDERS.iter().any(|folder| top == *folder) {
-            continue;
-        }
-        // SAFETY: the descriptor is either a valid folder or AT_FDCWD and outlives the call.
-        let base = unsafe { BorrowedFd::borrow_raw(base) };
-        match nix::sys::stat::mkdirat(base, Path::new(top), Mode::from_bits_truncate(0o755)) {
-            Ok(()) | Err(nix::Error::EEXIST) => {}
-            Err(error) => {
-                return Err(failed(format!("make /{}", top.to_string_lossy()))(error));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The file systems in memory that only this container has.
-fn mount_private(limits: &Limits, plan: &RootPlan) -> Result<(), Failed> {
-    let flags = libc::MS_NOSUID | libc::MS_NODEV;
-    let size = limits.tmp_mib.max(1);
-    let options = CString::new(format!("mode=1777,size={size}m")).unwrap_or_default();
-    sys::mount_new(c"tmpfs", c"/tmp", flags, &options).map_err(failed("mount /tmp"))?;
-    sys::mount_new(c"tmpfs", c"/dev/shm", flags, &options).map_err(failed("mount /dev/shm"))?;
-    for top in &plan.tops {
-        sys::mount_new(c"tmpfs", top, flags, c"mode=0755,size=1m")
-            .map_err(failed(format!("mount {}", top.to_string_lossy())))?;
-    }
-    Ok(())
-}
-
-/// Attaches one tree at its target.
-fn place(attachment: &Attachment, tree: &OwnedFd) -> io::Result<()> {
-    let target = CString::new(attachment.target.as_os_str().as_bytes())?;
-    for parent in &attachment.parents {
-        match nix::unistd::mkdir(parent.as_c_str(), Mode::from_bits_truncate(0o755)) {
-            Ok(()) | Err(nix::Error::EEXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    if attachment.fresh {
-        make_point(&target, tree)?;
-        return sys::attach(tree.as_fd(), &target);
-    }
-    let point = match sys::open_strict(libc::AT_FDCWD, &target, libc::O_PATH, 0) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make_point_inside(attachment, tree)?;
-            sys::open_strict(libc::AT_FDCWD, &target, libc::O_PATH, 0)?
-        }
-        result => result?,
-    };
-    sys::attach_at(tree.as_fd(), point.as_fd())
-}
-
-/// A mount point of the tree's own kind in a tmpfs that nobody else has touched.
-fn make_point(target: &CStr, tree: &OwnedFd) -> io::Result<()> {
-    if is_folder(tree)? {
-        nix::unistd::mkdir(target, Mode::from_bits_truncate(0o755))?;
-    } else {
-        mknod(target, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)?;
-    }
-    Ok(())
-}
-
-/// The same inside another bind, where a user may have put links: only the last component is made,
-/// in a parent that was opened without following any.
-fn make_point_inside(attachment: &Attachment, tree: &OwnedFd) -> io::Result<()> {
-    let (Some(parent), Some(name)) = (attachment.target.parent(), attachment.target.file_name())
-    else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let parent = CString::new(parent.as_os_str().as_bytes())?;
-    let flags = libc::O_PATH | libc::O_DIRECTORY;
-    let parent = sys::open_strict(libc::AT_FDCWD, &parent, flags, 0)?;
-    let mode = Mode::from_bits_truncate(0o755);
-    if is_folder(tree)? {
-        nix::sys::stat::mkdirat(parent.as_fd(), Path::new(name), mode)?;
-    } else {
-        let mode = Mode::from_bits_truncate(0o644);
-        nix::sys::stat::mknodat(parent.as_fd(), Path::new(name), SFlag::S_IFREG, mode, 0)?;
-    }
-    Ok(())
-}
-
-fn is_folder(tree: &OwnedFd) -> io::Result<bool> {
-    Ok(fstat(tree)?.st_mode & libc::S_IFMT == libc::S_IFDIR)
-}
-
 /// Gives up everything the program must not have, in an order in which each step is still allowed.
-fn restrict_self(inherited: &Inherited<'_>, spec: &ContainerSpec) -> Result<(), Failed> {
+pub(crate) fn restrict_self(
+    spec: &ContainerSpec,
+    outputs: [BorrowedFd<'_>; 2],
+    filter: &[libc::sock_filter],
+) -> Result<(), Failed> {
     let limits = &spec.limits;
     if limits.oom_score_adj != Limits::default().oom_score_adj || spec.profile == Profile::Rootless
     {
@@ -437,7 +256,7 @@ fn restrict_self(inherited: &Inherited<'_>, spec: &ContainerSpec) -> Result<(), 
         sys::set_limit(libc::RLIMIT_NPROC, limits.user_processes)
             .map_err(failed("limit processes"))?;
     }
-    for pipe in [&inherited.stdout, &inherited.stderr] {
+    for pipe in outputs {
         // So that the program can open /dev/stdout.
         nix::unistd::fchown(pipe, Some(spec.uid.into()), Some(spec.gid.into()))
             .map_err(failed("give the output pipes to the user"))?;
@@ -465,184 +284,43 @@ fn restrict_self(inherited: &Inherited<'_>, spec: &ContainerSpec) -> Result<(), 
     let kill = u64::from(libc::SIGKILL.unsigned_abs());
     sys::prctl(libc::PR_SET_PDEATHSIG, kill).map_err(failed("end with the monitor"))?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o027));
-    sys::install_filter(inherited.filter).map_err(failed("install the seccomp filter"))
+    sys::install_filter(filter).map_err(failed("install the seccomp filter"))
 }
 
-/// What the program's process needs between its birth and its execution; nothing is allocated then.
-struct Child {
-    /// Places to look for the program, in order.
-    candidates: Vec<CString>,
-    argv: Vec<*const libc::c_char>,
-    envp: Vec<*const libc::c_char>,
-    work_dir: CString,
-    stdin: i32,
-    stdout: i32,
-    stderr: i32,
-    no_signals: libc::sigset_t,
-    errno: AtomicI32,
-    /// Whether it was the work folder that could not be entered.
-    no_work_dir: AtomicI32,
-}
-
+/// Waits for the word to go on, then starts the program.
 fn start_program(inherited: &Inherited<'_>, spec: &ContainerSpec) -> Result<Pid, NotStarted> {
     let null = std::fs::OpenOptions::new()
         .read(true)
         .write(true)
         .open("/dev/null")
         .map_err(failed("open /dev/null"))?;
-    let argv = c_strings(spec.argv.iter().cloned())?;
-    let environment = c_strings(
-        spec.environment
-            .iter()
-            .map(|(name, value)| format!("{name}={value}")),
-    )?;
-    let work_dir = CString::new(spec.work_dir.as_os_str().as_bytes()).unwrap_or_default();
-    let child = Child {
-        candidates: candidates(spec)?,
-        argv: pointers(&argv),
-        envp: pointers(&environment),
-        work_dir,
-        stdin: null.as_raw_fd(),
-        stdout: inherited.stdout.as_raw_fd(),
-        stderr: inherited.stderr.as_raw_fd(),
-        no_signals: *SigSet::empty().as_ref(),
-        errno: AtomicI32::new(0),
-        no_work_dir: AtomicI32::new(0),
-    };
+    let stdio = [
+        null.as_raw_fd(),
+        inherited.stdout.as_raw_fd(),
+        inherited.stderr.as_raw_fd(),
+    ];
+    let program = Program::new(spec, stdio)?;
     let mut go = [0_u8; 1];
     match (&inherited.monitor).read_exact(&mut go) {
         Ok(()) if go == [GO] => {}
         Ok(()) | Err(_) => return Err(NotStarted::MonitorGone),
     }
-    let pid = clone_program(&child).map_err(failed("start the program's process"))?;
-    let errno = child.errno.load(Ordering::Relaxed);
-    if errno == 0 {
-        let sent = (&inherited.monitor).write_all(&Event::Started.encode());
-        return sent.map(|()| pid).map_err(|_| NotStarted::MonitorGone);
-    }
-    if child.no_work_dir.load(Ordering::Relaxed) != 0 {
-        let source = io::Error::from_raw_os_error(errno);
-        return Err(failed(format!("enter {}", spec.work_dir.display()))(source).into());
-    }
-    Err(NotStarted::Because(why_not_executed(&child, errno)))
-}
-
-fn c_strings(texts: impl Iterator<Item = String>) -> Result<Vec<CString>, Failed> {
-    texts
-        .map(CString::new)
-        .collect::<Result<_, _>>()
-        .map_err(|_| Failed {
-            step: "arguments and environment hold a NUL byte".to_owned(),
-            source: io::Error::from_raw_os_error(libc::EINVAL),
-        })
-}
-
-fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
-    strings
-        .iter()
-        .map(|string| string.as_ptr())
-        .chain([ptr::null()])
-        .collect()
-}
-
-/// Where the program may be: its path, or its name in each folder of the environment's PATH.
-fn candidates(spec: &ContainerSpec) -> Result<Vec<CString>, Failed> {
-    let program = spec.argv.first().cloned().unwrap_or_default();
-    if program.contains('/') {
-        return c_strings([program].into_iter());
-    }
-    let path = spec
-        .environment
-        .iter()
-        .rev()
-        .find(|(name, _)| name == "PATH");
-    let path = path.map_or("/usr/local/bin:/usr/bin:/bin", |(_, value)| value.as_str());
-    c_strings(path.split(':').map(|folder| {
-        if folder.is_empty() {
-            format!("./{program}")
-        } else {
-            format!("{folder}/{program}")
+    match program.start() {
+        Ok(pid) => {
+            let sent = (&inherited.monitor).write_all(&Event::Started.encode());
+            sent.map(|()| pid).map_err(|_| NotStarted::MonitorGone)
         }
-    }))
-}
-
-/// Starts the program's process on this memory and waits until it has executed or ended.
-fn clone_program(child: &Child) -> io::Result<Pid> {
-    let mut stack = vec![0_u8; CHILD_STACK_BYTES];
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-    let top = stack.as_mut_ptr_range().end;
-    // SAFETY: the stack outlives the child's use of it, since CLONE_VFORK holds this process until
-    // the child has executed or ended; its top is 16-byte aligned by the mask. `execute` only makes
-    // system calls on memory that `child` keeps alive.
-    let pid = unsafe {
-        let top = top.sub(top.addr() % 16);
-        libc::clone(
-            execute,
-            top.cast(),
-            flags,
-            ptr::from_ref(child).cast_mut().cast(),
-        )
-    };
-    if pid < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(Pid::from_raw(pid))
-    }
-}
-
-/// Runs in the program's process. Only system calls; no allocation, no unwinding.
-extern "C" fn execute(argument: *mut libc::c_void) -> libc::c_int {
-    // SAFETY: `clone_program` passes a valid `Child` that outlives this function; every pointer in
-    // it is NUL-terminated or a NULL-terminated array.
-    unsafe {
-        let child = &*argument.cast::<Child>();
-        libc::setsid();
-        libc::dup2(child.stdin, 0);
-        libc::dup2(child.stdout, 1);
-        libc::dup2(child.stderr, 2);
-        // Everything else is close-on-exec already; this holds even if one was forgotten.
-        libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 4_u32);
-        libc::sigprocmask(
-            libc::SIG_SETMASK,
-            &raw const child.no_signals,
-            ptr::null_mut(),
-        );
-        if libc::chdir(child.work_dir.as_ptr()) != 0 {
-            child
-                .errno
-                .store(*libc::__errno_location(), Ordering::Relaxed);
-            child.no_work_dir.store(1, Ordering::Relaxed);
-            libc::_exit(127);
+        Err(NotExecuted::NotFound) => Err(NotStarted::Because(Event::NotFound)),
+        Err(NotExecuted::NotExecutable { errno }) => {
+            Err(NotStarted::Because(Event::NotExecutable { errno }))
         }
-        let mut worst = libc::ENOENT;
-        for candidate in &child.candidates {
-            libc::execve(candidate.as_ptr(), child.argv.as_ptr(), child.envp.as_ptr());
-            let errno = *libc::__errno_location();
-            match errno {
-                libc::ENOENT | libc::ENOTDIR => {}
-                // One that may not be executed here may be found further on, as in a shell.
-                libc::EACCES => worst = errno,
-                _ => {
-                    worst = errno;
-                    break;
-                }
-            }
+        Err(NotExecuted::NoWorkDir { errno }) => {
+            let source = io::Error::from_raw_os_error(errno);
+            Err(failed(format!("enter {}", spec.work_dir.display()))(source).into())
         }
-        child.errno.store(worst, Ordering::Relaxed);
-        libc::_exit(127)
-    }
-}
-
-/// Tells "not there" from "there, but its interpreter is not".
-fn why_not_executed(child: &Child, errno: i32) -> Event {
-    let there = child.candidates.iter().any(|candidate| {
-        // SAFETY: the path is NUL-terminated.
-        unsafe { libc::access(candidate.as_ptr(), libc::F_OK) == 0 }
-    });
-    if errno == libc::ENOENT && !there {
-        Event::NotFound
-    } else {
-        Event::NotExecutable { errno }
+        Err(NotExecuted::NoProcess(source)) => {
+            Err(failed("start the program's process")(source).into())
+        }
     }
 }
 
@@ -709,22 +387,5 @@ mod tests {
         }
         assert!(rest.is_empty());
         assert_eq!(Event::decode(&bytes[..11]), None);
-    }
-
-    #[test]
-    fn a_bare_name_is_looked_up_in_the_environments_path() {
-        let mut spec = plan::tests::spec_in(Path::new("/var/b"));
-        spec.environment = vec![("PATH".into(), "/a::/b".into())];
-        let found = candidates(&spec).unwrap();
-        assert_eq!(
-            found,
-            [
-                c"/a/true".to_owned(),
-                c"./true".to_owned(),
-                c"/b/true".to_owned()
-            ]
-        );
-        spec.argv = vec!["./x".into()];
-        assert_eq!(candidates(&spec).unwrap(), [c"./x".to_owned()]);
     }
 }

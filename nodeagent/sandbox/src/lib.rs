@@ -15,6 +15,7 @@
     reason = "this crate is where the workspace talks to the kernel directly"
 )]
 
+pub mod bare;
 mod base;
 pub mod cgroup;
 mod error;
@@ -23,13 +24,16 @@ mod json;
 mod launcher;
 mod memory;
 mod monitor;
+mod mounts;
 mod plan;
 mod probe;
 pub mod process;
+mod program;
 mod pump;
 mod record;
 mod seccomp;
 mod server;
+mod spare;
 mod spec;
 mod sys;
 mod wire;

@@ -7,63 +7,46 @@
 //! kill PID 1, and with it the container.
 
 use std::ffi::CString;
-use std::fs::{self, File};
-use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
-use nix::sys::stat::Mode;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::signalfd::SignalFd;
+use nix::sys::socket::MsgFlags;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 
 use crate::base::{Failed, failed};
 use crate::error::LaunchError;
-use crate::inside::{self, Event, Inherited};
+use crate::inside::{self, Event};
 use crate::memory::{self, Watch};
-use crate::plan::{self, RootPlan};
-use crate::process;
-use crate::pump::{self, Pump};
+use crate::pump::Pump;
 use crate::record::{EXIT_FILE, ExitRecord, START_FILE, StartRecord};
-use crate::server::Server;
-use crate::spec::{ContainerSpec, Profile};
+use crate::spare::First;
+use crate::spec::ContainerSpec;
 use crate::sys;
-use crate::wire::{self, Answer, Malformed};
 
 /// Time between two measurements of a container that the kernel does not limit.
 const SAMPLE_UNLIMITED: Duration = Duration::from_millis(150);
 /// The same where it does; only to have a recent list of processes for the post mortem.
 const SAMPLE_LIMITED: Duration = Duration::from_millis(1000);
 
-/// A monitor that waits for its container, with PID 1 already born.
-struct Spare {
-    first: First,
-    pump: Pump,
-    signals: SignalFd,
-    start_ticks: u64,
-}
-
-/// PID 1, seen from outside.
-struct First {
-    pid: Pid,
-    socket: UnixStream,
-}
-
-impl First {
-    fn kill(&self) {
-        // It is our child and not reaped, so the pid is its own.
-        let _ = kill(self.pid, Signal::SIGKILL);
-    }
+/// What a set-up container consists of.
+pub(crate) struct Parts {
+    pub(crate) spec: ContainerSpec,
+    pub(crate) first: First,
+    pub(crate) pump: Pump,
+    pub(crate) signals: SignalFd,
+    pub(crate) private_dir: File,
+    pub(crate) watch: Option<Watch>,
+    /// Of this process.
+    pub(crate) start_ticks: u64,
 }
 
 /// A container being watched.
-struct Monitor {
+pub(crate) struct Monitor {
     spec: ContainerSpec,
     first: First,
     pump: Pump,
@@ -86,336 +69,6 @@ struct Monitor {
     first_status: Option<WaitStatus>,
 }
 
-/// The whole life of a monitor. The code is only for the server's eyes.
-pub(crate) fn run(server: &mut Server) -> i32 {
-    let spare = match Spare::new(server) {
-        Ok(spare) => Ok(spare),
-        Err(error) => Err(Answer::Failed(setup(error))),
-    };
-    let stream = match receive_launch(server) {
-        Ok(Some(stream)) => stream,
-        // The agent is gone; PID 1 sees the end of its socket.
-        Ok(None) | Err(_) => return 0,
-    };
-    server.spare_is_used();
-    let spare = match spare {
-        Ok(spare) => spare,
-        Err(answer) => {
-            let _ = send_answer(&stream, &answer, None);
-            return 1;
-        }
-    };
-    let mut monitor = match prepare(server, &stream, spare) {
-        Ok(monitor) => monitor,
-        Err(error) => {
-            let _ = send_answer(&stream, &Answer::Failed(error), None);
-            return 1;
-        }
-    };
-    let started = monitor.wait_started();
-    let answer = match started {
-        Ok(start_ticks) => {
-            let monitor_pid = nix::unistd::getpid().as_raw();
-            Answer::Started {
-                monitor_pid,
-                monitor_start_ticks: start_ticks,
-            }
-        }
-        Err(error) => {
-            monitor.give_up();
-            let _ = send_answer(&stream, &Answer::Failed(error), None);
-            return 1;
-        }
-    };
-    let pidfd = process::open_pidfd(nix::unistd::getpid().as_raw()).ok();
-    // An agent that has gone meanwhile finds the container by its start file.
-    let _ = send_answer(&stream, &answer, pidfd.as_ref());
-    drop((stream, pidfd));
-    monitor.watch_until_end();
-    monitor.write_exit();
-    0
-}
-
-fn setup(error: Failed) -> LaunchError {
-    LaunchError::Setup {
-        step: error.step,
-        source: error.source,
-    }
-}
-
-impl Spare {
-    fn new(server: &Server) -> Result<Spare, Failed> {
-        // A session of its own: no terminal's signals.
-        let _ = nix::unistd::setsid();
-        sys::set_name(c"bobbin-spare");
-        let own = nix::unistd::getpid().as_raw();
-        let start_ticks = process::start_ticks(own).ok_or_else(|| {
-            failed("read own start time")(io::Error::from_raw_os_error(libc::EIO))
-        })?;
-        let mut wanted = SigSet::empty();
-        for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGUSR1] {
-            wanted.add(signal);
-        }
-        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        let signals = SignalFd::with_flags(&wanted, flags).map_err(failed("signalfd"))?;
-        let (stdout, stdout_write) = pump::log_pipe().map_err(failed("pipe"))?;
-        let (stderr, stderr_write) = pump::log_pipe().map_err(failed("pipe"))?;
-        let (ours, theirs) = UnixStream::pair().map_err(failed("socket pair"))?;
-        let mut namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-        if server.base.is_none() {
-            namespaces |= libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
-        }
-        let forked = sys::fork_into(u64::from(namespaces.unsigned_abs()))
-            .map_err(failed("new namespaces"))?;
-        let Some(pid) = forked else {
-            drop((ours, stdout, stderr, signals));
-            server.close_in_child();
-            inside::run(Inherited {
-                monitor: theirs,
-                stdout: stdout_write,
-                stderr: stderr_write,
-                filter: &server.filter,
-                base: server.base.as_ref().map(|base| base.namespace.as_fd()),
-                resolv: server.resolv.as_deref(),
-            })
-        };
-        let first = First {
-            pid: Pid::from_raw(pid),
-            socket: ours,
-        };
-        if server.base.is_none() {
-            map_user(pid)?;
-        }
-        Ok(Spare {
-            first,
-            pump: Pump::new(stdout, stderr),
-            signals,
-            start_ticks,
-        })
-    }
-}
-
-/// Maps the own uid and gid, and nothing else, into the container's user namespace.
-fn map_user(pid: i32) -> Result<(), Failed> {
-    let uid = nix::unistd::geteuid();
-    let gid = nix::unistd::getegid();
-    for (file, text) in [
-        ("uid_map", format!("{uid} {uid} 1")),
-        ("setgroups", "deny".to_owned()),
-        ("gid_map", format!("{gid} {gid} 1")),
-    ] {
-        fs::write(format!("/proc/{pid}/{file}"), text)
-            .map_err(failed(format!("map the user ({file})")))?;
-    }
-    Ok(())
-}
-
-/// Waits for a launch; `None` when the agent is gone.
-fn receive_launch(server: &Server) -> io::Result<Option<UnixStream>> {
-    let mut word = [0_u8; 16];
-    let mut space = nix::cmsg_space!([i32; 1]);
-    loop {
-        let mut parts = [io::IoSliceMut::new(&mut word)];
-        let message = match recvmsg::<()>(
-            server.control_fd(),
-            &mut parts,
-            Some(&mut space),
-            MsgFlags::MSG_CMSG_CLOEXEC,
-        ) {
-            Err(nix::Error::EINTR) => continue,
-            result => result?,
-        };
-        let length = message.bytes;
-        let mut stream = None;
-        for part in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(fds) = part {
-                for fd in fds {
-                    // SAFETY: the kernel just made this descriptor for us.
-                    stream = Some(UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) }));
-                }
-            }
-        }
-        if length == 0 {
-            return Ok(None);
-        }
-        if word[..length] == wire::LAUNCH_MESSAGE && stream.is_some() {
-            return Ok(stream);
-        }
-        // Another agent's language: closing its stream is the answer.
-    }
-}
-
-fn send_answer(stream: &UnixStream, answer: &Answer, pidfd: Option<&OwnedFd>) -> io::Result<()> {
-    let bytes = wire::encode_answer(answer);
-    let fds: Vec<i32> = pidfd.iter().map(|fd| fd.as_raw_fd()).collect();
-    let attached = [ControlMessage::ScmRights(&fds)];
-    let attached = if fds.is_empty() {
-        &[][..]
-    } else {
-        &attached[..]
-    };
-    let flags = MsgFlags::MSG_NOSIGNAL;
-    sendmsg::<()>(
-        stream.as_raw_fd(),
-        &[IoSlice::new(&bytes)],
-        attached,
-        flags,
-        None,
-    )?;
-    Ok(())
-}
-
-/// Reads the specification and does the outer half of the set-up, while PID 1 does the inner one.
-fn prepare(server: &Server, mut stream: &UnixStream, spare: Spare) -> Result<Monitor, LaunchError> {
-    let lost = |source| LaunchError::Control { source };
-    let mut length = [0_u8; 4];
-    stream.read_exact(&mut length).map_err(lost)?;
-    let size = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
-    if size > wire::SPEC_BYTES_MAX {
-        return Err(LaunchError::BadAnswer {
-            reason: "the specification is too long",
-        });
-    }
-    let mut bytes = vec![0_u8; size];
-    stream.read_exact(&mut bytes).map_err(lost)?;
-    let spec =
-        wire::decode_spec(&bytes).map_err(|Malformed(reason)| LaunchError::BadAnswer { reason })?;
-    plan::check(&spec)?;
-    let full = server.base.is_some();
-    if (spec.profile == Profile::Full) != full {
-        return Err(LaunchError::BadSpec {
-            field: "profile",
-            reason: format!(
-                "the launcher runs {}",
-                if full { "full" } else { "rootless" }
-            ),
-        });
-    }
-    let plan = plan::plan(&spec, server.resolv.as_deref())?;
-    let result = set_up(server, &spec, &plan, &spare, (length, &bytes));
-    let (private_dir, logs, watch) = result.map_err(|error| {
-        spare.first.kill();
-        setup(error)
-    })?;
-    let Spare {
-        first,
-        mut pump,
-        signals,
-        start_ticks,
-    } = spare;
-    let [stdout, stderr] = logs;
-    pump.set_files(stdout, stderr, spec.log_bytes_max);
-    let mut monitor = Monitor {
-        first,
-        pump,
-        signals,
-        private_dir,
-        watch,
-        received: Vec::new(),
-        socket_ended: false,
-        start_ticks,
-        kill_at: None,
-        sample_at: None,
-        last_sample: Vec::new(),
-        over_memory: None,
-        program_status: None,
-        first_status: None,
-        spec,
-    };
-    monitor.announce().map_err(|error| {
-        monitor.give_up();
-        setup(error)
-    })?;
-    Ok(monitor)
-}
-
-type Opened = (File, [File; 2], Option<Watch>);
-
-fn set_up(
-    server: &Server,
-    spec: &ContainerSpec,
-    plan: &RootPlan,
-    spare: &Spare,
-    message: ([u8; 4], &[u8]),
-) -> Result<Opened, Failed> {
-    let first = &spare.first;
-    // PID 1 reads and plans meanwhile; what it then mounts already counts as the container's.
-    join_groups(spec, first.pid)?;
-    let mut socket = &first.socket;
-    let lost = || failed("tell PID 1 what to start");
-    socket.write_all(&message.0).map_err(lost())?;
-    socket.write_all(message.1).map_err(lost())?;
-    if let Some(base) = &server.base {
-        inside::make_tops(base.writable_root.as_raw_fd(), plan)?;
-        send_trees(&first.socket, &inside::open_trees(plan)?)?;
-    }
-    let log_dir = open_folder(&spec.log_dir)?;
-    let log = |name| {
-        pump::open_log(log_dir.as_fd(), name, spec.uid, spec.gid)
-            .map_err(failed(format!("open the log file {name:?}")))
-    };
-    let logs = [log(c"stdout")?, log(c"stderr")?];
-    let private_dir = open_folder(&spec.private_dir)?;
-    let memory = spec
-        .cgroups
-        .as_ref()
-        .and_then(|lease| lease.memory.as_ref());
-    let watch = memory
-        .map(|(group, events)| Watch::new(group, *events))
-        .transpose()
-        .map_err(failed("watch the container's memory"))?;
-    Ok((private_dir, logs, watch))
-}
-
-fn join_groups(spec: &ContainerSpec, pid: Pid) -> Result<(), Failed> {
-    let Some(lease) = &spec.cgroups else {
-        return Ok(());
-    };
-    let pid = pid.to_string();
-    for group in lease.groups.iter().chain(&lease.into_v2) {
-        fs::OpenOptions::new()
-            .write(true)
-            .open(group.join("cgroup.procs"))
-            .and_then(|mut file| file.write_all(pid.as_bytes()))
-            .map_err(failed(format!(
-                "join the control group {}",
-                group.display()
-            )))?;
-    }
-    Ok(())
-}
-
-fn send_trees(socket: &UnixStream, trees: &[(usize, OwnedFd)]) -> Result<(), Failed> {
-    let count = u32::try_from(trees.len()).unwrap_or(u32::MAX);
-    let mut stream = socket;
-    stream
-        .write_all(&count.to_le_bytes())
-        .map_err(failed("hand the mounts to PID 1"))?;
-    for batch in trees.chunks(inside::FDS_PER_MESSAGE) {
-        let numbers: Vec<u8> = batch
-            .iter()
-            .flat_map(|(index, _)| u16::try_from(*index).unwrap_or(u16::MAX).to_le_bytes())
-            .collect();
-        let fds: Vec<i32> = batch.iter().map(|(_, fd)| fd.as_raw_fd()).collect();
-        sendmsg::<()>(
-            socket.as_raw_fd(),
-            &[IoSlice::new(&numbers)],
-            &[ControlMessage::ScmRights(&fds)],
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        )
-        .map_err(failed("hand the mounts to PID 1"))?;
-    }
-    Ok(())
-}
-
-fn open_folder(path: &Path) -> Result<File, Failed> {
-    let name = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
-    sys::open_strict(libc::AT_FDCWD, &name, libc::O_RDONLY | libc::O_DIRECTORY, 0)
-        .map(File::from)
-        .map_err(failed(format!("open the folder {}", path.display())))
-}
-
 /// Whole or not at all: a reader never sees a part of a record.
 fn write_record(dir: &File, name: &str, text: &str) -> io::Result<()> {
     let temporary = CString::new(format!("{name}.tmp"))?;
@@ -428,8 +81,37 @@ fn write_record(dir: &File, name: &str, text: &str) -> io::Result<()> {
 }
 
 impl Monitor {
+    pub(crate) fn new(parts: Parts) -> Monitor {
+        let Parts {
+            spec,
+            first,
+            pump,
+            signals,
+            private_dir,
+            watch,
+            start_ticks,
+        } = parts;
+        Monitor {
+            spec,
+            first,
+            pump,
+            signals,
+            private_dir,
+            watch,
+            start_ticks,
+            received: Vec::new(),
+            socket_ended: false,
+            kill_at: None,
+            sample_at: None,
+            last_sample: Vec::new(),
+            over_memory: None,
+            program_status: None,
+            first_status: None,
+        }
+    }
+
     /// Leaves word of itself, then lets PID 1 execute the program.
-    fn announce(&mut self) -> Result<(), Failed> {
+    pub(crate) fn announce(&mut self) -> Result<(), Failed> {
         let id = &self.spec.container_id;
         let suffix = &id.as_bytes()[id.len().saturating_sub(3)..];
         let name = [b"bobbin-init:", suffix].concat();
@@ -455,7 +137,7 @@ impl Monitor {
     }
 
     /// Waits until the program runs or cannot; its output is pumped meanwhile.
-    fn wait_started(&mut self) -> Result<u64, LaunchError> {
+    pub(crate) fn wait_started(&mut self) -> Result<u64, LaunchError> {
         loop {
             match self.next_event() {
                 Some(Event::Started) => return Ok(self.start_ticks),
@@ -499,7 +181,7 @@ impl Monitor {
     }
 
     /// Undoes a launch: nothing of the container is left.
-    fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         self.first.kill();
         if self.first_status.is_none() {
             self.first_status = waitpid(self.first.pid, None).ok();
@@ -512,7 +194,7 @@ impl Monitor {
         );
     }
 
-    fn watch_until_end(&mut self) {
+    pub(crate) fn watch_until_end(&mut self) {
         while self.first_status.is_none() {
             self.turn();
             while let Some(event) = self.next_event() {
@@ -703,7 +385,7 @@ impl Monitor {
     }
 
     /// The record of the end. Nothing of the container lives any more when it is written.
-    fn write_exit(&mut self) {
+    pub(crate) fn write_exit(&mut self) {
         let killed_by_kernel =
             self.over_memory.is_none() && self.watch.as_ref().is_some_and(Watch::has_killed);
         if killed_by_kernel {
@@ -775,14 +457,10 @@ fn exit_record(over_memory: Option<String>, program_status: Option<i32>) -> Exit
     }
 }
 
-/// Files are made with the modes given.
-pub(crate) fn exact_modes() {
-    nix::sys::stat::umask(Mode::empty());
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn how_ends_are_recorded() {

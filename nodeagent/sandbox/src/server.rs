@@ -21,8 +21,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use crate::base::{self, Base, Failed, failed};
 use crate::inside;
 use crate::launcher::CONTROL_FD;
-use crate::monitor;
 use crate::seccomp;
+use crate::spare;
 use crate::sys;
 
 /// Monitors that wait: launches of one agent come in bursts, and two processors can serve two.
@@ -70,7 +70,8 @@ pub fn serve() -> io::Result<()> {
 fn set_up(control: OwnedFd) -> Result<(Server, std::fs::File), Failed> {
     // No signals from a terminal.
     let _ = nix::unistd::setsid();
-    monitor::exact_modes();
+    // Files are made with the modes given.
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
     sys::default_signals();
     sys::ignore_broken_pipes();
     inside::block_signals().map_err(failed("block signals"))?;
@@ -154,7 +155,7 @@ impl Server {
                     Some(pid) => spares.push(pid),
                     None => {
                         drop((signals, used));
-                        sys::leave(monitor::run(self));
+                        sys::leave(spare::run(self));
                     }
                 }
             }

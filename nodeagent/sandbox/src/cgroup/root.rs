@@ -34,7 +34,8 @@ pub struct CgroupRoot {
 struct Slots {
     /// Empty groups and the limits they still have.
     free: BTreeMap<u32, CgroupLimits>,
-    used: BTreeSet<u32>,
+    /// Leased groups, with their limits if this process has set them.
+    used: BTreeMap<u32, Option<CgroupLimits>>,
     /// Slots that could not be removed yet.
     stuck: BTreeSet<u32>,
 }
@@ -43,7 +44,7 @@ impl Slots {
     fn first_unknown(&self) -> u32 {
         (0..)
             .find(|slot| {
-                !self.used.contains(slot)
+                !self.used.contains_key(slot)
                     && !self.free.contains_key(slot)
                     && !self.stuck.contains(slot)
             })
@@ -110,7 +111,7 @@ impl CgroupRoot {
             let slot = taken
                 .as_ref()
                 .map_or_else(|| slots.first_unknown(), |(slot, _)| *slot);
-            slots.used.insert(slot);
+            slots.used.insert(slot, Some(*limits));
             (slot, taken.map(|(_, limits)| limits))
         };
         let prepared = self.prepare(slot, former.as_ref(), limits);
@@ -149,9 +150,10 @@ impl CgroupRoot {
     pub fn readopt(&self, slot: u32, name: &str) -> Result<CgroupLease, CgroupError> {
         let mut slots = self.slots();
         slots.free.remove(&slot);
-        if !slots.used.insert(slot) {
+        if slots.used.contains_key(&slot) {
             return Err(CgroupError::SlotInUse { slot });
         }
+        slots.used.insert(slot, None);
         drop(slots);
         let mut lease = self.describe(slot, name);
         // What the former agent had noted is lost; the slot's own count is the best there is.
@@ -255,14 +257,11 @@ impl CgroupRoot {
         let slot = lease.slot;
         let clean = self.is_clean(&lease);
         let mut slots = self.slots();
-        slots.used.remove(&slot);
-        let limits = CgroupLimits {
-            memory_mib: 0,
-            vcores: 0,
-            cpu: CpuMode::Share,
-            pids_max: 0,
-        };
-        if clean && slots.free.len() < POOL_MAX && slots.stuck.is_empty() {
+        let limits = slots.used.remove(&slot).flatten();
+        if let Some(limits) = limits
+            && clean
+            && slots.free.len() < POOL_MAX
+        {
             slots.free.insert(slot, limits);
             return Ok(());
         }
@@ -309,7 +308,7 @@ impl CgroupRoot {
         let mut slots = self.slots();
         for base in &self.bases {
             for slot in slots_on_disk(base) {
-                if !slots.used.contains(&slot) && !slots.free.contains_key(&slot) {
+                if !slots.used.contains_key(&slot) && !slots.free.contains_key(&slot) {
                     slots.stuck.insert(slot);
                 }
             }

@@ -1,0 +1,373 @@
+//! A monitor before its container: born early, with PID 1 already in its namespaces, it takes one
+//! launch and sets it up.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::unistd::Pid;
+
+use crate::base::{Failed, failed};
+use crate::error::LaunchError;
+use crate::inside::{self, Inherited};
+use crate::memory::Watch;
+use crate::monitor::{Monitor, Parts};
+use crate::mounts;
+use crate::plan::{self, RootPlan};
+use crate::process;
+use crate::pump::{self, Pump};
+use crate::server::Server;
+use crate::spec::{ContainerSpec, Profile};
+use crate::sys;
+use crate::wire::{self, Answer, Malformed};
+
+/// A monitor that waits for its container, with PID 1 already born.
+struct Spare {
+    first: First,
+    pump: Pump,
+    signals: SignalFd,
+    start_ticks: u64,
+}
+
+/// PID 1, seen from outside.
+pub(crate) struct First {
+    pub(crate) pid: Pid,
+    pub(crate) socket: UnixStream,
+}
+
+impl First {
+    pub(crate) fn kill(&self) {
+        // It is our child and not reaped, so the pid is its own.
+        let _ = kill(self.pid, Signal::SIGKILL);
+    }
+}
+
+/// The whole life of a monitor. The code is only for the server's eyes.
+pub(crate) fn run(server: &mut Server) -> i32 {
+    let spare = match Spare::new(server) {
+        Ok(spare) => Ok(spare),
+        Err(error) => Err(Answer::Failed(setup(error))),
+    };
+    let stream = match receive_launch(server) {
+        Ok(Some(stream)) => stream,
+        // The agent is gone; PID 1 sees the end of its socket.
+        Ok(None) | Err(_) => return 0,
+    };
+    server.spare_is_used();
+    let spare = match spare {
+        Ok(spare) => spare,
+        Err(answer) => {
+            let _ = send_answer(&stream, &answer, None);
+            return 1;
+        }
+    };
+    let mut monitor = match prepare(server, &stream, spare) {
+        Ok(monitor) => monitor,
+        Err(error) => {
+            let _ = send_answer(&stream, &Answer::Failed(error), None);
+            return 1;
+        }
+    };
+    let started = monitor.wait_started();
+    let answer = match started {
+        Ok(start_ticks) => {
+            let monitor_pid = nix::unistd::getpid().as_raw();
+            Answer::Started {
+                monitor_pid,
+                monitor_start_ticks: start_ticks,
+            }
+        }
+        Err(error) => {
+            monitor.give_up();
+            let _ = send_answer(&stream, &Answer::Failed(error), None);
+            return 1;
+        }
+    };
+    let pidfd = process::open_pidfd(nix::unistd::getpid().as_raw()).ok();
+    // An agent that has gone meanwhile finds the container by its start file.
+    let _ = send_answer(&stream, &answer, pidfd.as_ref());
+    drop((stream, pidfd));
+    monitor.watch_until_end();
+    monitor.write_exit();
+    0
+}
+
+fn setup(error: Failed) -> LaunchError {
+    LaunchError::Setup {
+        step: error.step,
+        source: error.source,
+    }
+}
+
+impl Spare {
+    fn new(server: &Server) -> Result<Spare, Failed> {
+        // A session of its own: no terminal's signals.
+        let _ = nix::unistd::setsid();
+        sys::set_name(c"bobbin-spare");
+        let own = nix::unistd::getpid().as_raw();
+        let start_ticks = process::start_ticks(own).ok_or_else(|| {
+            failed("read own start time")(io::Error::from_raw_os_error(libc::EIO))
+        })?;
+        let mut wanted = SigSet::empty();
+        for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGUSR1] {
+            wanted.add(signal);
+        }
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&wanted, flags).map_err(failed("signalfd"))?;
+        let (stdout, stdout_write) = pump::log_pipe().map_err(failed("pipe"))?;
+        let (stderr, stderr_write) = pump::log_pipe().map_err(failed("pipe"))?;
+        let (ours, theirs) = UnixStream::pair().map_err(failed("socket pair"))?;
+        let mut namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        if server.base.is_none() {
+            namespaces |= libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
+        }
+        let forked = sys::fork_into(u64::from(namespaces.unsigned_abs()))
+            .map_err(failed("new namespaces"))?;
+        let Some(pid) = forked else {
+            drop((ours, stdout, stderr, signals));
+            server.close_in_child();
+            inside::run(Inherited {
+                monitor: theirs,
+                stdout: stdout_write,
+                stderr: stderr_write,
+                filter: &server.filter,
+                base: server.base.as_ref().map(|base| base.namespace.as_fd()),
+                resolv: server.resolv.as_deref(),
+            })
+        };
+        let first = First {
+            pid: Pid::from_raw(pid),
+            socket: ours,
+        };
+        if server.base.is_none() {
+            map_user(pid)?;
+        }
+        Ok(Spare {
+            first,
+            pump: Pump::new(stdout, stderr),
+            signals,
+            start_ticks,
+        })
+    }
+}
+
+/// Maps the own uid and gid, and nothing else, into the container's user namespace.
+fn map_user(pid: i32) -> Result<(), Failed> {
+    let uid = nix::unistd::geteuid();
+    let gid = nix::unistd::getegid();
+    for (file, text) in [
+        ("uid_map", format!("{uid} {uid} 1")),
+        ("setgroups", "deny".to_owned()),
+        ("gid_map", format!("{gid} {gid} 1")),
+    ] {
+        fs::write(format!("/proc/{pid}/{file}"), text)
+            .map_err(failed(format!("map the user ({file})")))?;
+    }
+    Ok(())
+}
+
+/// Waits for a launch; `None` when the agent is gone.
+fn receive_launch(server: &Server) -> io::Result<Option<UnixStream>> {
+    let mut word = [0_u8; 16];
+    let mut space = nix::cmsg_space!([i32; 1]);
+    loop {
+        let mut parts = [io::IoSliceMut::new(&mut word)];
+        let message = match recvmsg::<()>(
+            server.control_fd(),
+            &mut parts,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        ) {
+            Err(nix::Error::EINTR) => continue,
+            result => result?,
+        };
+        let length = message.bytes;
+        let mut stream = None;
+        for part in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(fds) = part {
+                for fd in fds {
+                    // SAFETY: the kernel just made this descriptor for us.
+                    stream = Some(UnixStream::from(unsafe { OwnedFd::from_raw_fd(fd) }));
+                }
+            }
+        }
+        if length == 0 {
+            return Ok(None);
+        }
+        if word[..length] == wire::LAUNCH_MESSAGE && stream.is_some() {
+            return Ok(stream);
+        }
+        // Another agent's language: closing its stream is the answer.
+    }
+}
+
+fn send_answer(stream: &UnixStream, answer: &Answer, pidfd: Option<&OwnedFd>) -> io::Result<()> {
+    let bytes = wire::encode_answer(answer);
+    let fds: Vec<i32> = pidfd.iter().map(|fd| fd.as_raw_fd()).collect();
+    let attached = [ControlMessage::ScmRights(&fds)];
+    let attached = if fds.is_empty() {
+        &[][..]
+    } else {
+        &attached[..]
+    };
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<()>(
+        stream.as_raw_fd(),
+        &[IoSlice::new(&bytes)],
+        attached,
+        flags,
+        None,
+    )?;
+    Ok(())
+}
+
+/// Reads the specification and does the outer half of the set-up, while PID 1 does the inner one.
+fn prepare(server: &Server, mut stream: &UnixStream, spare: Spare) -> Result<Monitor, LaunchError> {
+    let lost = |source| LaunchError::Control { source };
+    let mut length = [0_u8; 4];
+    stream.read_exact(&mut length).map_err(lost)?;
+    let size = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
+    if size > wire::SPEC_BYTES_MAX {
+        return Err(LaunchError::BadAnswer {
+            reason: "the specification is too long",
+        });
+    }
+    let mut bytes = vec![0_u8; size];
+    stream.read_exact(&mut bytes).map_err(lost)?;
+    let spec =
+        wire::decode_spec(&bytes).map_err(|Malformed(reason)| LaunchError::BadAnswer { reason })?;
+    plan::check(&spec)?;
+    let full = server.base.is_some();
+    if (spec.profile == Profile::Full) != full {
+        return Err(LaunchError::BadSpec {
+            field: "profile",
+            reason: format!(
+                "the launcher runs {}",
+                if full { "full" } else { "rootless" }
+            ),
+        });
+    }
+    let plan = plan::plan(&spec, server.resolv.as_deref())?;
+    let result = set_up(server, &spec, &plan, &spare, (length, &bytes));
+    let (private_dir, logs, watch) = result.map_err(|error| {
+        spare.first.kill();
+        setup(error)
+    })?;
+    let Spare {
+        first,
+        mut pump,
+        signals,
+        start_ticks,
+    } = spare;
+    let [stdout, stderr] = logs;
+    pump.set_files(stdout, stderr, spec.log_bytes_max);
+    let parts = Parts {
+        spec,
+        first,
+        pump,
+        signals,
+        private_dir,
+        watch,
+        start_ticks,
+    };
+    let mut monitor = Monitor::new(parts);
+    monitor.announce().map_err(|error| {
+        monitor.give_up();
+        setup(error)
+    })?;
+    Ok(monitor)
+}
+
+type Opened = (File, [File; 2], Option<Watch>);
+
+fn set_up(
+    server: &Server,
+    spec: &ContainerSpec,
+    plan: &RootPlan,
+    spare: &Spare,
+    message: ([u8; 4], &[u8]),
+) -> Result<Opened, Failed> {
+    let first = &spare.first;
+    // PID 1 reads and plans meanwhile; what it then mounts already counts as the container's.
+    join_groups(spec, first.pid)?;
+    let mut socket = &first.socket;
+    let lost = || failed("tell PID 1 what to start");
+    socket.write_all(&message.0).map_err(lost())?;
+    socket.write_all(message.1).map_err(lost())?;
+    if let Some(base) = &server.base {
+        mounts::make_tops(base.writable_root.as_raw_fd(), plan)?;
+        send_trees(&first.socket, &mounts::open_trees(plan)?)?;
+    }
+    let log_dir = open_folder(&spec.log_dir)?;
+    let log = |name| {
+        pump::open_log(log_dir.as_fd(), name, spec.uid, spec.gid)
+            .map_err(failed(format!("open the log file {name:?}")))
+    };
+    let logs = [log(c"stdout")?, log(c"stderr")?];
+    let private_dir = open_folder(&spec.private_dir)?;
+    let memory = spec
+        .cgroups
+        .as_ref()
+        .and_then(|lease| lease.memory.as_ref());
+    let watch = memory
+        .map(|(group, events)| Watch::new(group, *events))
+        .transpose()
+        .map_err(failed("watch the container's memory"))?;
+    Ok((private_dir, logs, watch))
+}
+
+fn join_groups(spec: &ContainerSpec, pid: Pid) -> Result<(), Failed> {
+    let Some(lease) = &spec.cgroups else {
+        return Ok(());
+    };
+    let pid = pid.to_string();
+    for group in lease.groups.iter().chain(&lease.into_v2) {
+        fs::OpenOptions::new()
+            .write(true)
+            .open(group.join("cgroup.procs"))
+            .and_then(|mut file| file.write_all(pid.as_bytes()))
+            .map_err(failed(format!(
+                "join the control group {}",
+                group.display()
+            )))?;
+    }
+    Ok(())
+}
+
+fn send_trees(socket: &UnixStream, trees: &[(usize, OwnedFd)]) -> Result<(), Failed> {
+    let count = u32::try_from(trees.len()).unwrap_or(u32::MAX);
+    let mut stream = socket;
+    stream
+        .write_all(&count.to_le_bytes())
+        .map_err(failed("hand the mounts to PID 1"))?;
+    for batch in trees.chunks(inside::FDS_PER_MESSAGE) {
+        let numbers: Vec<u8> = batch
+            .iter()
+            .flat_map(|(index, _)| u16::try_from(*index).unwrap_or(u16::MAX).to_le_bytes())
+            .collect();
+        let fds: Vec<i32> = batch.iter().map(|(_, fd)| fd.as_raw_fd()).collect();
+        sendmsg::<()>(
+            socket.as_raw_fd(),
+            &[IoSlice::new(&numbers)],
+            &[ControlMessage::ScmRights(&fds)],
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )
+        .map_err(failed("hand the mounts to PID 1"))?;
+    }
+    Ok(())
+}
+
+fn open_folder(path: &Path) -> Result<File, Failed> {
+    let name = CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
+    sys::open_strict(libc::AT_FDCWD, &name, libc::O_RDONLY | libc::O_DIRECTORY, 0)
+        .map(File::from)
+        .map_err(failed(format!("open the folder {}", path.display())))
+}
