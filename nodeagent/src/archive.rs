@@ -475,9 +475,10 @@ fn unpack_tar<R: Read>(reader: R, unpacker: &mut Unpacker<'_>) -> Result<(), Arc
             EntryType::Char | EntryType::Block => return Err(unpacker.refuse(&name, "is a device")),
             EntryType::Fifo => return Err(unpacker.refuse(&name, "is a fifo")),
             // Long names and what is private to some tar never come out of the reader as entries.
-            EntryType::GNULongName | EntryType::GNULongLink | _ => {
+            EntryType::GNULongName | EntryType::GNULongLink => {
                 return Err(unpacker.refuse(&name, "is of an unknown kind"));
             }
+            _ => return Err(unpacker.refuse(&name, "is of an unknown kind")),
         };
         unpacker.add(&name, what, &mut entry)?;
     }

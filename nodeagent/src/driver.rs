@@ -269,20 +269,20 @@ impl Driver {
                 problem,
             } => {
                 let id = claims.container;
-                self.orders.entry(id).or_insert(order);
+                let first = effects.len();
                 let event = Event::Start {
                     starter,
                     claims,
                     problem,
                     wall: wall_now(),
                 };
-                let first = effects.len();
                 self.handle(event, effects);
-                let wanted = effects[first..]
+                // A repeat must not touch the order of the first.
+                let admitted = effects[first..]
                     .iter()
                     .any(|e| matches!(e, Effect::Localize(work) if work.container == id));
-                if !wanted {
-                    self.orders.remove(&id);
+                if admitted {
+                    self.orders.insert(id, order);
                 }
             }
             Input::RmAttached(sender) => {
