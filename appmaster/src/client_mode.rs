@@ -107,7 +107,7 @@ pub(crate) fn finish_message(end: &DriverEnd) -> v1::Finish {
     let (final_status, exit_status) = match (end.failed, end.exit_status) {
         (false, status) => (FinalStatus::Succeeded, status),
         // A driver that ended well although no executor could be had.
-        (true, ExitStatus::SUCCESS) => (FinalStatus::Failed, ExitStatus(BOBBIN_FAILED)),
+        (true, ExitStatus::SUCCESS) => (FinalStatus::Failed, ExitStatus(i32::from(BOBBIN_FAILED))),
         (true, status) => (FinalStatus::Failed, status),
     };
     let diagnostics = match (end.diagnostics.is_empty(), end.failed) {
@@ -123,4 +123,4 @@ pub(crate) fn finish_message(end: &DriverEnd) -> v1::Finish {
 }
 
 /// Bobbin failed, not the driver.
-pub(crate) const BOBBIN_FAILED: i32 = 125;
+pub(crate) const BOBBIN_FAILED: u8 = 125;

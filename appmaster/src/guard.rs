@@ -13,11 +13,13 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgrp, getppid, tcgetpgrp, tcsetpgrp};
+use tokio::signal::unix::{SignalKind, signal};
 
+use crate::client_mode::BOBBIN_FAILED;
 use crate::driver::{command, say, start_failure};
 use crate::processes::{end_all_descendants, reap_descendants};
 
-/// What the kernel sends when the parent has died.
+/// What the kernel sends when the parent has died; also sent by a parent that has lost patience.
 const PARENT_DIED: Signal = Signal::SIGUSR1;
 
 /// Runs the driver and returns its exit code. `parent` is the process that started the guard;
@@ -27,57 +29,60 @@ pub fn run_guard(parent: i32, folder: &Path, argv: &[String]) -> ExitCode {
         say("the guard needs a program");
         return ExitCode::from(2);
     };
-    let mut signals = SigSet::empty();
-    for signal in [
-        PARENT_DIED,
-        Signal::SIGCHLD,
-        Signal::SIGTERM,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-        // Giving the terminal back from the background must not stop the guard.
-        Signal::SIGTTOU,
-    ] {
-        signals.add(signal);
-    }
-    if let Err(e) = signals.thread_block() {
-        say(&format!("cannot block signals: {e}"));
-        return ExitCode::from(125);
-    }
+    // Handlers, not a blocked mask: a mask would be the driver's too.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let outcome = runtime.and_then(|runtime| {
+        let _inside = runtime.enter();
+        let signals = Signals::new()?;
+        runtime.block_on(guard(parent, folder, (program, &argv[1..]), signals))
+    });
+    outcome.unwrap_or_else(|e| {
+        say(&format!("cannot guard '{program}': {e}"));
+        ExitCode::from(BOBBIN_FAILED)
+    })
+}
+
+async fn guard(
+    parent: i32,
+    folder: &Path,
+    (program, arguments): (&str, &[String]),
+    mut signals: Signals,
+) -> io::Result<ExitCode> {
     reap_descendants();
-    if let Err(e) = set_pdeathsig(PARENT_DIED) {
-        say(&format!("cannot be told of the parent's death: {e}"));
-        return ExitCode::from(125);
-    }
+    set_pdeathsig(PARENT_DIED)?;
     // It may have died before the kernel was asked.
     if getppid().as_raw() != parent {
-        return ExitCode::from(125);
+        return Ok(ExitCode::from(BOBBIN_FAILED));
     }
     let mut driver = command(Path::new(program));
-    driver.args(&argv[1..]).process_group(0);
+    driver.args(arguments).process_group(0);
     let child = match driver.spawn() {
         Ok(child) => child,
         Err(e) => {
             let (status, words) = start_failure(program, &e);
             say(&words);
-            return ExitCode::from(status.process_code());
+            return Ok(ExitCode::from(status.process_code()));
         }
     };
-    let Ok(pid) = i32::try_from(child.id()) else {
-        return ExitCode::from(125);
-    };
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     let group = Pid::from_raw(pid);
     let terminal = give_terminal(group);
-    let status = watch(&signals, group);
+    let status = signals.watch(group).await;
     // Whatever is left, in whatever session.
     end_all_descendants();
     if getppid().as_raw() != parent {
         let _ = std::fs::remove_dir_all(folder);
     }
     if let Some(owner) = terminal {
+        // From the background this would stop the guard.
+        let mut stop = SigSet::empty();
+        stop.add(Signal::SIGTTOU);
+        stop.thread_block()?;
         let _ = tcsetpgrp(io::stdin(), owner);
     }
-    ExitCode::from(status.process_code())
+    Ok(ExitCode::from(status.process_code()))
 }
 
 /// Makes the driver's group the foreground one of the terminal, if this one is. Returns whom to
@@ -93,19 +98,44 @@ fn give_terminal(group: Pid) -> Option<Pid> {
     Some(owner)
 }
 
-fn watch(signals: &SigSet, driver: Pid) -> ExitStatus {
-    loop {
-        match signals.wait() {
-            Ok(Signal::SIGCHLD) => {
-                if let Some(status) = reap(driver) {
-                    return status;
+struct Signals {
+    parent_died: tokio::signal::unix::Signal,
+    child: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    quit: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            parent_died: signal(SignalKind::user_defined1())?,
+            child: signal(SignalKind::child())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+
+    /// Until the driver has ended or nobody waits for it any more.
+    async fn watch(&mut self, driver: Pid) -> ExitStatus {
+        loop {
+            let signal = tokio::select! {
+                _ = self.parent_died.recv() => return ExitStatus::from_signal(9),
+                _ = self.child.recv() => {
+                    if let Some(status) = reap(driver) {
+                        return status;
+                    }
+                    continue;
                 }
-            }
-            Ok(PARENT_DIED) | Err(_) => return ExitStatus::from_signal(9),
-            Ok(Signal::SIGTTOU) => {}
-            Ok(signal) => {
-                let _ = killpg(driver, signal);
-            }
+                _ = self.terminate.recv() => Signal::SIGTERM,
+                _ = self.interrupt.recv() => Signal::SIGINT,
+                _ = self.hangup.recv() => Signal::SIGHUP,
+                _ = self.quit.recv() => Signal::SIGQUIT,
+            };
+            let _ = killpg(driver, signal);
         }
     }
 }

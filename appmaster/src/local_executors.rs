@@ -11,13 +11,15 @@ use nix::unistd::Pid;
 use crate::backend::ExecutorLaunch;
 use crate::input::{Inbox, Input};
 
+const LOG_VARIABLE: &str = "BOBBIN_LOG";
+
 pub(crate) struct LocalExecutors {
     pub(crate) inbox: Inbox,
     pub(crate) attempt: AttemptId,
     pub(crate) node: NodeId,
     pub(crate) program: PathBuf,
     pub(crate) launch: ExecutorLaunch,
-    /// Process groups of executors that run.
+    /// Process groups of executors whose end has not been seen.
     pub(crate) groups: HashMap<ContainerId, Pid>,
     pub(crate) granted: u32,
 }
@@ -54,6 +56,10 @@ impl LocalExecutors {
             .stdin(std::process::Stdio::null())
             .process_group(0)
             .kill_on_drop(true);
+        // Its stderr is the user's terminal.
+        if std::env::var_os(LOG_VARIABLE).is_none() {
+            command.env(LOG_VARIABLE, "error");
+        }
         let (pid, child) = match command.spawn() {
             Ok(child) => {
                 let pid = child.id().and_then(|id| i32::try_from(id).ok());
@@ -91,8 +97,8 @@ impl LocalExecutors {
     /// hangs loses its stream with the master.
     pub(crate) fn end(&mut self, containers: &[ContainerId]) {
         for container in containers {
-            if let Some(group) = self.groups.remove(container) {
-                let _ = killpg(group, Signal::SIGTERM);
+            if let Some(group) = self.groups.get(container) {
+                let _ = killpg(*group, Signal::SIGTERM);
             }
         }
     }

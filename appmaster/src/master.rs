@@ -382,6 +382,7 @@ impl Master {
             }
         }
         self.backend.forget(ended);
+        self.end_without_acknowledgement();
     }
 
     /// The resource manager has ended the attempt: who waits for an acknowledgement has it.
@@ -407,18 +408,36 @@ impl Master {
     fn on_end(&mut self, finish: Option<v1::Finish>, reply: oneshot::Sender<bool>) {
         self.handle(Event::ShutDown);
         let over = matches!(*self.verdict.borrow(), Some(Verdict::Over(_)));
-        let local = matches!(self.backend, Backend::Local(_));
+        let reply = Some(reply);
         match finish {
-            Some(finish) if !over && !local => {
+            Some(finish) if !over => {
                 self.tell_rm(v1::am_message::Message::Finish(finish.clone()));
-                self.ending = Some(Ending {
-                    finish: Some(finish),
-                    reply: Some(reply),
-                });
+                let finish = Some(finish);
+                self.ending = Some(Ending { finish, reply });
             }
             Some(_) | None => {
-                let _ = reply.send(true);
+                self.ending = Some(Ending {
+                    finish: None,
+                    reply,
+                });
+                self.end_without_acknowledgement();
             }
+        }
+    }
+
+    /// With nobody to acknowledge it, the end has come when every local executor has gone; those
+    /// of a cluster are ended by their agents.
+    fn end_without_acknowledgement(&mut self) {
+        let waits = match &self.backend {
+            Backend::Local(local) => !local.groups.is_empty(),
+            Backend::Cluster(_) => false,
+        };
+        if !waits
+            && let Some(ending) = &mut self.ending
+            && ending.finish.is_none()
+            && let Some(reply) = ending.reply.take()
+        {
+            let _ = reply.send(true);
         }
     }
 
