@@ -385,6 +385,9 @@ impl ResourceManager {
             return;
         }
         if application.state == ApplicationState::Killing && application.live_attempt().is_none() {
+            if self.may_run_unseen(application) {
+                return;
+            }
             let diagnostics = crate::text::clip(application.kill.as_deref().unwrap_or("killed"));
             let end = End {
                 final_status: FinalStatus::Killed,
@@ -397,6 +400,21 @@ impl ResourceManager {
         }
         if application.state.is_ended() {
             self.all_gone(id, effects);
+        }
+    }
+
+    /// After a restart, while nodes still come back, containers may run that nobody has named yet.
+    pub(crate) fn may_run_unseen(&self, application: &Application) -> bool {
+        let is_older = application.turn.order <= self.submissions_recovered;
+        let has_run = |attempt: &Attempt| attempt.started.is_some();
+        self.recovering && is_older && application.attempts.iter().any(has_run)
+    }
+
+    /// The time for nodes to come back is over: whatever is killed and unseen is gone.
+    pub(crate) fn settle_unseen(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        let live: Vec<ApplicationId> = self.live_applications.iter().copied().collect();
+        for id in live {
+            self.settle(now, id, effects);
         }
     }
 

@@ -191,8 +191,10 @@ impl ResourceManager {
     fn check_progress(&self, application: &Application) -> Result<(), String> {
         let id = application.id();
         let Some(attempt) = application.live_attempt() else {
-            let awaits =
-                application.state == ApplicationState::Killing && !application.live.is_empty();
+            let unseen =
+                self.may_run_unseen(application) && self.deadlines.is_set(DeadlineKey::Recovery);
+            let awaits = application.state == ApplicationState::Killing
+                && (!application.live.is_empty() || unseen);
             return if awaits {
                 Ok(())
             } else {

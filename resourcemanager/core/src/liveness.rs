@@ -106,6 +106,7 @@ impl ResourceManager {
                 DeadlineKey::Recovery => {
                     self.recovering = false;
                     self.give_up_awaited(effects);
+                    self.settle_unseen(now, effects);
                 }
             }
         }

@@ -56,6 +56,8 @@ pub struct ResourceManager {
     pub(crate) ids: Ids,
     /// Submissions so far: the order in the queue.
     pub(crate) submissions: u64,
+    /// How many of them are from before the start.
+    pub(crate) submissions_recovered: u64,
     pub(crate) applications: BTreeMap<ApplicationId, Application>,
     pub(crate) live_applications: BTreeSet<ApplicationId>,
     /// Oldest first.
@@ -95,6 +97,7 @@ impl ResourceManager {
             recovering: false,
             ids: Ids::default(),
             submissions: 0,
+            submissions_recovered: 0,
             applications: BTreeMap::new(),
             live_applications: BTreeSet::new(),
             ended: VecDeque::new(),

@@ -224,6 +224,7 @@ impl ResourceManager {
             cluster_timestamp: self.cluster_timestamp,
         }));
         self.recovering = true;
+        self.submissions_recovered = self.submissions;
         let until = now + self.config.node_expiry_ms;
         self.deadlines.set(DeadlineKey::Recovery, until);
         // Their uploads should be gone; a crash may have come between.

@@ -225,7 +225,8 @@ fn a_kill_is_carried_on() {
          kill 1 now
          restart
          node a 4096 4 1.1#1
-         exited 1.1#1 -106",
+         exited 1.1#1 -106
+         live 30000",
         &expect![[r#"
             restart
                 persist epoch 2
@@ -237,11 +238,12 @@ fn a_kill_is_carried_on() {
                 1.1: LAUNCHED -> KILLED
                 persist attempt 1.1 KILLED -106
                 a <- revoke 1.1
+                a <- acknowledge 1.1#1
+            live 30000
                 1: KILLING -> KILLED
                 persist application 1 KILLED KILLED -106 'killed by user ann'
                 a <- ended 1
                 delete staging 1
-                a <- acknowledge 1.1#1
         "#]],
     );
 }
