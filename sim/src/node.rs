@@ -258,7 +258,7 @@ impl World {
         let this = &self.nodes[node];
         if this.written > before {
             let (life, upto) = (this.life, this.written);
-            let delay = self.rng.range(0, 6);
+            let delay = self.sync_delay();
             self.at(delay, Action::NodeSynced { node, life, upto });
         }
         self.node_flush(node);

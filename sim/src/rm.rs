@@ -170,7 +170,7 @@ impl World {
         }
         if self.rm.written > before {
             let (life, upto) = (self.rm.life, self.rm.written);
-            let delay = self.rng.range(0, 6);
+            let delay = self.sync_delay();
             self.at(delay, Action::RmSynced { life, upto });
         }
         self.rm_flush();

@@ -282,6 +282,15 @@ impl World {
         }
     }
 
+    /// How long a disk takes; now and then it is slow, so that a crash comes in between.
+    pub(crate) fn sync_delay(&mut self) -> u64 {
+        if self.chaos && self.rng.chance(60) {
+            self.rng.range(20, 800)
+        } else {
+            self.rng.range(0, 6)
+        }
+    }
+
     /// Opens a stream; nothing is said on it yet.
     pub(crate) fn open(&mut self, ends: Ends) -> LinkId {
         let id = LinkId(self.number());
