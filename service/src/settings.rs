@@ -123,7 +123,9 @@ pub fn check_keys<T: Default + Serialize>(text: &str, path: &Path) -> Result<(),
     let mut given = Vec::new();
     flatten(&table, "", &mut given);
     for key in given {
-        if lookup(&known, &key).is_none_or(Value::is_table) {
+        // An empty table of a known name says nothing, and that is fine.
+        let given_table = lookup(&table, &key).is_some_and(Value::is_table);
+        if lookup(&known, &key).is_none_or(|value| value.is_table() && !given_table) {
             let nearest = nearest(&known, &key);
             return Err(SettingsError::UnknownKey {
                 origin: path.display().to_string(),
@@ -367,6 +369,11 @@ mod tests {
             error.contains("X__GRPC__LISTN") && error.contains("'grpc.listen'"),
             "{error}"
         );
+        let (_folder, path) = file("[grpc]\n");
+        assert!(load_from::<Sample>(Some(&path), "X", &[], &[]).is_ok());
+        let (_folder, path) = file("grpc = 5\n");
+        let error = load_from::<Sample>(Some(&path), "X", &[], &[]).unwrap_err();
+        assert!(matches!(error, SettingsError::UnknownKey { .. }), "{error}");
         let error = load_from::<Sample>(None, "X", &[], &[pair("grpc", "a")]).unwrap_err();
         assert!(matches!(error, SettingsError::UnknownKey { .. }), "{error}");
     }
