@@ -181,13 +181,15 @@ fn attempt_ended(known: &Known, attempt: u32) -> bool {
     known.ended || known.report.as_ref().is_some_and(reported)
 }
 
-/// How an application ended, in a line.
+/// How an application ended, in a line; with its diagnostics when the driver's own exit status does not
+/// say all.
 pub(crate) fn end_words(report: &v1::ApplicationReport) -> String {
     let exit = report
         .exit_status
         .map_or_else(String::new, |s| format!(" with exit status {s}"));
+    let own = report.exit_status.is_some_and(|status| status >= 0);
     let why = match report.diagnostics.trim() {
-        "" => String::new(),
+        words if own || words.is_empty() => String::new(),
         words => format!(": {}", printable(words)),
     };
     format!("{} ended {}{exit}{why}", report.id, report.state)

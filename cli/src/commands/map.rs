@@ -146,6 +146,9 @@ impl MapSink for Sink {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        if self.out.buffer().is_empty() {
+            return Ok(());
+        }
         let out = &mut self.out;
         self.bar.suspend(|| out.flush())
     }

@@ -228,7 +228,7 @@ fn tell(layout: &Layout, reports: &[v1::NodeReport], was_alive: bool) {
     ));
     for node in reports.iter().filter(|n| !n.problems.is_empty()) {
         output::note(&format!(
-            "{} ({}) lacks: {}",
+            "{} ({}): {}",
             node.id,
             node.profile,
             node.problems.join("; ")

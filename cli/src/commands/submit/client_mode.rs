@@ -42,7 +42,10 @@ pub(crate) async fn run(
         ..v1::SubmitApplicationRequest::default()
     };
     let mut client = cluster.client();
-    let answer = cluster.answer(client.submit_application(request)).await?;
+    let answer = cluster
+        .answer(client.submit_application(request))
+        .await
+        .map_err(super::refused)?;
     let attempt = answer.attempt_id.parse().map_err(|e| {
         Failure::new(
             Kind::Failed,
@@ -61,7 +64,7 @@ pub(crate) async fn run(
         .await
         .map_err(|e| failure(&e))?;
     let was_ended = ended.failed && !ended.diagnostics.is_empty();
-    let mut code = end(ended);
+    let mut code = end(&ended);
     if was_ended && is_killed(&cluster, &answer.application_id).await {
         code = KILLED;
     }

@@ -122,7 +122,10 @@ async fn submit(
     let mut interrupted = false;
     loop {
         tokio::select! {
-            answer = &mut answer => return Ok((answer?.application_id, interrupted)),
+            answer = &mut answer => {
+                let id = answer.map_err(super::refused)?.application_id;
+                return Ok((id, interrupted));
+            }
             () = interrupts.next(), if !interrupted => interrupted = true,
         }
     }
@@ -367,15 +370,17 @@ fn relaunch_words(
     let exit = ended.and_then(|a| a.exit_status);
     let exit = exit.map_or_else(String::new, |s| format!(" with exit status {s}"));
     let next = attempt + 1;
-    let why = ended
-        .map(|a| a.diagnostics.lines().next().unwrap_or(""))
-        .filter(|w| !w.is_empty());
-    let why = why.map_or_else(String::new, |w| {
+    // The driver's own exit status says all; the cluster's numbers need words.
+    let words = ended
+        .filter(|a| a.exit_status.is_none_or(|status| status < 0))
+        .and_then(|a| a.diagnostics.lines().next())
+        .filter(|words| !words.is_empty());
+    let why = words.map_or_else(String::new, |w| {
         format!(" ({})", crate::failure::printable(w))
     });
     format!(
         "attempt {attempt} of {id} ended {state}{exit}{why}; attempt {next} starts, at most \
-         {max_attempts} fail"
+         {max_attempts} may fail"
     )
 }
 
@@ -511,8 +516,8 @@ mod tests {
             attempts: vec![v1::AttemptReport {
                 attempt: 1,
                 state: "FAILED".into(),
-                exit_status: Some(1),
-                diagnostics: "ended with 1\nmore".into(),
+                exit_status: Some(-104),
+                diagnostics: "too much\nmore".into(),
                 ..v1::AttemptReport::default()
             }],
             ..v1::ApplicationReport::default()
@@ -520,8 +525,8 @@ mod tests {
         let words = relaunch_words("application_1_0001", 2, 1, &report);
         assert_eq!(
             words,
-            "attempt 1 of application_1_0001 ended FAILED with exit status 1 (ended with 1); \
-             attempt 2 starts, at most 2 fail"
+            "attempt 1 of application_1_0001 ended FAILED with exit status -104 (too much); \
+             attempt 2 starts, at most 2 may fail"
         );
     }
 }

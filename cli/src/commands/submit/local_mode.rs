@@ -10,7 +10,7 @@ use super::plan::Plan;
 use crate::args::SubmitArgs;
 use crate::cluster::sentence;
 use crate::exit_codes::of_driver;
-use crate::failure::{Failure, Kind, Outcome, printable};
+use crate::failure::{Failure, Kind, Outcome};
 use crate::output;
 
 pub(crate) async fn run(
@@ -40,7 +40,7 @@ pub(crate) async fn run(
             }
         },
     };
-    ended.map(end).map_err(|e| failure(&e))
+    ended.map(|ended| end(&ended)).map_err(|e| failure(&e))
 }
 
 /// Settings as the application master takes them; unknown keys are refused before anything starts.
@@ -64,11 +64,8 @@ pub(crate) async fn to_the_end<T>(
     }
 }
 
-/// Says why, when the driver itself did not, and gives the exit code.
-pub(crate) fn end(ended: DriverEnd) -> u8 {
-    if !ended.diagnostics.is_empty() {
-        output::note(&printable(&ended.diagnostics));
-    }
+/// The exit code. Why, when the driver itself did not say it, the master has said on standard error.
+pub(crate) fn end(ended: &DriverEnd) -> u8 {
     of_driver(ended.exit_status, ended.failed)
 }
 

@@ -11,7 +11,7 @@ pub(crate) use interrupt::Interrupts;
 
 use crate::args::{DeployMode, Master, SubmitArgs};
 use crate::cluster::Cluster;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Kind, Outcome};
 use crate::output;
 
 pub(crate) async fn run(args: SubmitArgs, rm: Option<&str>, quiet: bool) -> Outcome {
@@ -60,10 +60,41 @@ fn check_modes(args: &SubmitArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A refusal by the resource manager: nothing was wrong with the command line as such, so the exit code
+/// is not that of wrong usage.
+fn refused(mut failure: Failure) -> Failure {
+    if failure.kind == Kind::Usage {
+        failure.kind = Kind::Refused;
+    }
+    if failure.kind == Kind::Refused && failure.cure.is_none() {
+        let cure = if failure.message.contains("MiB") {
+            "ask for less: --driver-memory, --driver-cores; `bobbin node list` shows what nodes have"
+        } else {
+            "`bobbin submit --help`"
+        };
+        return failure.try_this(cure);
+    }
+    failure
+}
+
 /// Says what was asked for and has no meaning here.
 fn note_unused(args: &SubmitArgs, plan: &plan::Plan, quiet: bool) {
     let runs_here = args.deploy_mode == DeployMode::Client;
     if runs_here && plan.has_resources() && !quiet {
         output::note("--files and --archives are for a driver in the cluster; this one runs here");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_resource_managers_refusal_is_not_wrong_usage() {
+        let failure = refused(Failure::usage("1048640 MiB is more than any node has"));
+        assert_eq!(failure.kind, Kind::Refused);
+        assert!(failure.cure.unwrap().contains("--driver-memory"));
+        let away = Failure::new(Kind::Unreachable, "gone");
+        assert_eq!(refused(away.clone()), away);
     }
 }
