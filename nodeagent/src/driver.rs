@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use bobbin_journal::{Health, JournalError};
 use bobbin_na_core::{
-    ContainerClaims, Effect, Event, NodeAgent, Origin, Record, Starter, StreamId,
+    ContainerClaims, ContainerWork, Effect, Event, NodeAgent, Origin, Record, Starter, StreamId,
 };
 use bobbin_proto::v1;
 use bobbin_service::{MonotonicClock, wall_now};
-use bobbin_types::{AttemptId, ContainerId};
+use bobbin_types::{ApplicationId, AttemptId, ContainerId};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
@@ -339,30 +339,7 @@ impl Driver {
         match effect {
             // Taken out in `release`.
             Effect::Persist(_) => {}
-            Effect::Localize(work) => {
-                let id = work.container;
-                if let Some(order) = self.orders.remove(&id) {
-                    let by = if self
-                        .core
-                        .container(&id)
-                        .is_some_and(|c| c.origin == Origin::Master)
-                    {
-                        "master"
-                    } else {
-                        "resourcemanager"
-                    };
-                    tracing::info!(
-                        target: "audit",
-                        principal = by,
-                        operation = "start",
-                        object = %id,
-                        user = %work.user,
-                        result = "allowed"
-                    );
-                    let handle = supervisor::start(&self.node, &self.sender, work, order);
-                    self.supervisors.insert(id, handle);
-                }
-            }
+            Effect::Localize(work) => self.localize(work),
             Effect::Launch(id) => self.command(&id, Command::Launch),
             Effect::Terminate(id) => self.command(&id, Command::Terminate),
             Effect::CleanUp(id) => self.command(&id, Command::CleanUp),
@@ -370,30 +347,8 @@ impl Driver {
                 self.command(&id, Command::Forget);
                 self.supervisors.remove(&id);
             }
-            Effect::CleanUpApplication(application) => {
-                self.node
-                    .localizer
-                    .forget_application(&application.to_string());
-                let node = self.node.clone();
-                self.node.background.spawn_blocking(move || {
-                    if let Err(e) = node.folders.clean_up_application(&application) {
-                        tracing::error!(%application, "clean-up: {e}");
-                    }
-                });
-            }
-            Effect::DeleteLogs(application) => {
-                let (node, sender) = (self.node.clone(), self.sender.clone());
-                self.node.background.spawn_blocking(move || {
-                    match node.folders.delete_logs(&application) {
-                        Ok(()) => {
-                            let event = Event::LogsDeleted(application);
-                            // A driver that is gone deletes them after its restart.
-                            let _ = sender.blocking_send(Input::Event(event));
-                        }
-                        Err(e) => tracing::error!(%application, "logs: {e}"),
-                    }
-                });
-            }
+            Effect::CleanUpApplication(application) => self.clean_up_application(application),
+            Effect::DeleteLogs(application) => self.delete_logs(application),
             Effect::RegisterWithRm(registration) => {
                 self.tell_rm(translate::registration(&self.node, registration));
             }
@@ -418,6 +373,52 @@ impl Driver {
                 self.masters.remove(&stream);
             }
         }
+    }
+
+    fn localize(&mut self, work: ContainerWork) {
+        let id = work.container;
+        let Some(order) = self.orders.remove(&id) else {
+            return;
+        };
+        let principal = match self.core.container(&id).map(|c| c.origin) {
+            Some(Origin::Master) => id.attempt.to_string(),
+            Some(Origin::ResourceManager) | None => "resourcemanager".to_owned(),
+        };
+        tracing::info!(
+            target: "audit",
+            principal,
+            operation = "start",
+            object = %id,
+            user = %work.user,
+            result = "allowed"
+        );
+        let handle = supervisor::start(&self.node, &self.sender, work, order);
+        self.supervisors.insert(id, handle);
+    }
+
+    fn clean_up_application(&self, application: ApplicationId) {
+        self.node
+            .localizer
+            .forget_application(&application.to_string());
+        let node = self.node.clone();
+        self.node.background.spawn_blocking(move || {
+            if let Err(e) = node.folders.clean_up_application(&application) {
+                tracing::error!(%application, "clean-up: {e}");
+            }
+        });
+    }
+
+    fn delete_logs(&self, application: ApplicationId) {
+        let (node, sender) = (self.node.clone(), self.sender.clone());
+        self.node.background.spawn_blocking(move || {
+            match node.folders.delete_logs(&application) {
+                Ok(()) => {
+                    // A driver that is gone deletes them after its restart.
+                    let _ = sender.blocking_send(Input::Event(Event::LogsDeleted(application)));
+                }
+                Err(e) => tracing::error!(%application, "logs: {e}"),
+            }
+        });
     }
 
     fn command(&self, id: &ContainerId, command: Command) {

@@ -248,25 +248,14 @@ impl Logs {
                 }
                 None => {}
             }
-            let changed = async {
-                match &events {
-                    Some(watch) => wait_for_events(watch).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                result = changed => result.map_err(|source| LogError::Io {
-                    container: id,
-                    file: request.file.clone(),
-                    source,
-                })?,
-                result = stage.changed() => {
-                    if result.is_err() {
-                        // Its sender is gone: the container was forgotten, so it has ended.
-                        stage = watch::Sender::new(Stage::Ended).subscribe();
-                    }
-                }
-                () = out.closed() => return Ok(()),
+            let waited = wait(events.as_ref(), &mut stage, out).await;
+            let goes_on = waited.map_err(|source| LogError::Io {
+                container: id,
+                file: request.file.clone(),
+                source,
+            })?;
+            if !goes_on {
+                return Ok(());
             }
         }
     }
@@ -374,6 +363,31 @@ impl Logs {
             Some(text.trim_end().to_owned())
         };
         read().unwrap_or_default()
+    }
+}
+
+/// Waits until there may be more to read; false when the client is gone.
+async fn wait(
+    events: Option<&Watch>,
+    stage: &mut watch::Receiver<Stage>,
+    out: &ChunkSender,
+) -> io::Result<bool> {
+    let changed = async {
+        match events {
+            Some(watch) => wait_for_events(watch).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        result = changed => result.map(|()| true),
+        result = stage.changed() => {
+            if result.is_err() {
+                // Its sender is gone: the container was forgotten, so it has ended.
+                *stage = watch::Sender::new(Stage::Ended).subscribe();
+            }
+            Ok(true)
+        }
+        () = out.closed() => Ok(false),
     }
 }
 

@@ -211,10 +211,8 @@ async fn finish(node: &Arc<Node>) {
     }
 }
 
-fn open_node(config: Config, listener: &Listener) -> anyhow::Result<(Arc<Node>, Vec<String>)> {
-    let address = listener
-        .local_addr()
-        .context("the listener has no address")?;
+/// The node's id and the address that others are told.
+fn identity(config: &Config, bound: std::net::SocketAddr) -> anyhow::Result<(NodeId, String)> {
     let host = if config.host.is_empty() {
         nix::unistd::gethostname()
             .context("cannot tell this machine's name; set host")?
@@ -223,16 +221,36 @@ fn open_node(config: Config, listener: &Listener) -> anyhow::Result<(Arc<Node>, 
     } else {
         config.host.clone()
     };
-    let node_id: NodeId = format!("{host}:{}", address.port())
-        .parse()
-        .context("the setting host")?;
+    let named = format!("{host}:{}", bound.port());
+    let node_id = named.parse().context("the setting host")?;
     let grpc_address = if !config.grpc.advertise.is_empty() {
         config.grpc.advertise.clone()
-    } else if address.ip().is_unspecified() {
-        format!("{host}:{}", address.port())
+    } else if bound.ip().is_unspecified() {
+        named
     } else {
-        address.to_string()
+        bound.to_string()
     };
+    Ok((node_id, grpc_address))
+}
+
+/// The shared folders without links in them: the launcher follows none.
+fn shared_dirs(config: &Config) -> anyhow::Result<Vec<PathBuf>> {
+    let real = |dir: &PathBuf| {
+        dir.canonicalize().with_context(|| {
+            format!(
+                "the setting sandbox.shared_dirs: {} cannot be used",
+                dir.display()
+            )
+        })
+    };
+    config.sandbox.shared_dirs.iter().map(real).collect()
+}
+
+fn open_node(config: Config, listener: &Listener) -> anyhow::Result<(Arc<Node>, Vec<String>)> {
+    let address = listener
+        .local_addr()
+        .context("the listener has no address")?;
+    let (node_id, grpc_address) = identity(&config, address)?;
     let machine = Machine::new().context("cannot look at this machine")?;
     let offered = config.offered(machine.memory_mib(), machine.cores());
     let folders = Arc::new(Folders::open(&config.folders.local, &config.folders.log)?);
@@ -258,16 +276,7 @@ fn open_node(config: Config, listener: &Listener) -> anyhow::Result<(Arc<Node>, 
     let bin = config.folders.lib.canonicalize()?.join("bin");
     place_programs(&programs, &bin).context("cannot place the containers' programs")?;
     let launcher = Launcher::start(&programs.join(LAUNCHER))?;
-    let mut shared_dirs = Vec::new();
-    for dir in &config.sandbox.shared_dirs {
-        let real = dir.canonicalize().with_context(|| {
-            format!(
-                "the setting sandbox.shared_dirs: {} cannot be used",
-                dir.display()
-            )
-        })?;
-        shared_dirs.push(real);
-    }
+    let shared_dirs = shared_dirs(&config)?;
     let logs = Logs::new(folders.clone(), Arc::default(), node_id.to_string());
     let keys = Keys::open(&config.folders.lib);
     let node = Node {

@@ -1,4 +1,12 @@
 //! The real agent under a small resource manager: life, restart, identity, logs, files.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::wildcard_enum_match_arm,
+    unreachable_pub,
+    reason = "test code outside test functions"
+)]
 
 mod common;
 
@@ -398,7 +406,7 @@ async fn a_master_starts_hears_and_stops_over_its_stream() {
     );
     // A second stream of the attempt takes over and is told of all.
     let mut second = agent.manage(Some(&mine)).await.unwrap();
-    let mut told = vec![second.next().await.unwrap(), second.next().await.unwrap()];
+    let mut told = [second.next().await.unwrap(), second.next().await.unwrap()];
     told.sort_by(|a, b| a.container_id.cmp(&b.container_id));
     assert_eq!(
         (told[0].state.as_str(), told[1].exit_status),

@@ -31,11 +31,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub type Uploads = Arc<Mutex<HashMap<String, Vec<u8>>>>;
 
+type OrderSender = mpsc::UnboundedSender<Result<v1::NodeCommand, Status>>;
+
 #[derive(Clone)]
 struct Server {
     key: SecretKey,
     messages: mpsc::UnboundedSender<Message>,
-    orders: Arc<Mutex<Option<mpsc::UnboundedSender<Result<v1::NodeCommand, Status>>>>>,
+    orders: Arc<Mutex<Option<OrderSender>>>,
     uploads: Uploads,
 }
 
