@@ -1,11 +1,18 @@
 //! The real binary in a temporary folder, over its real sockets.
 
+#[expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "test code outside test functions: an error there ends the test"
+)]
 mod support;
 
 use bobbin_proto::v1;
 use bobbin_service::{Claims, TokenKind};
 use bobbin_types::WallMillis;
-use support::{Agent, Daemon, Master, SETTINGS, started, submission, wait_for_state};
+use support::{
+    Agent, Daemon, FakeLogs, Master, Relayed, SETTINGS, started, submission, wait_for_state,
+};
 use tonic::Code;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -428,6 +435,157 @@ async fn client_mode_gets_its_attempt_and_token() {
         "{}",
         status.message()
     );
+    daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_relayed_and_followed_over_a_break() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client().await;
+    let logs = FakeLogs::start(daemon.secret().for_node("h1:1")).await;
+    let id = client
+        .submit_application(submission("app"))
+        .await
+        .unwrap()
+        .into_inner()
+        .application_id;
+    let read = |follow| v1::ReadLogsRequest {
+        application_id: id.clone(),
+        follow,
+        ..Default::default()
+    };
+    // Nothing to read yet, and it says why; a follower waits.
+    let mut early = client.read_logs(read(false)).await.unwrap().into_inner();
+    let status = early.message().await.unwrap_err();
+    assert_eq!(
+        status.code(),
+        Code::FailedPrecondition,
+        "{}",
+        status.message()
+    );
+    let mut following = Relayed::new(client.read_logs(read(true)).await.unwrap().into_inner());
+    let mut agent = Agent::attach_at(&daemon, &mut client, "h1:1", &logs.address).await;
+    let (container, _) = agent.started().await;
+    logs.write(b"one\n");
+    following.until("one\n").await;
+    logs.cut();
+    logs.write(b"two\n");
+    following.until("one\ntwo\n").await;
+    let files = v1::ListLogFilesRequest {
+        application_id: id.clone(),
+        container_id: container.clone(),
+    };
+    let files = client
+        .list_log_files(files)
+        .await
+        .unwrap()
+        .into_inner()
+        .files;
+    assert_eq!((files[0].file.as_str(), files[0].size), ("stdout", 8));
+    logs.end();
+    following.ended().await;
+    let mut whole = Relayed::new(client.read_logs(read(false)).await.unwrap().into_inner());
+    whole.until("one\ntwo\n").await;
+    let mut none = client
+        .read_logs(v1::ReadLogsRequest {
+            file: "nothing".to_owned(),
+            ..read(true)
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(none.message().await.unwrap_err().code(), Code::NotFound);
+    daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_on_an_agent_that_does_not_answer_name_the_node() {
+    let daemon = Daemon::start();
+    let mut client = daemon.client().await;
+    let mut agent = Agent::attach(&daemon, &mut client, "h1:1").await;
+    let id = client
+        .submit_application(submission("app"))
+        .await
+        .unwrap()
+        .into_inner()
+        .application_id;
+    agent.started().await;
+    let read = v1::ReadLogsRequest {
+        application_id: id,
+        ..Default::default()
+    };
+    let mut chunks = client.read_logs(read).await.unwrap().into_inner();
+    let status = chunks.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(
+        status.message().contains("node h1:1"),
+        "{}",
+        status.message()
+    );
+    daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_acknowledges_nothing_and_answers_questions() {
+    let folder = support::folder();
+    let root = folder.path().to_owned();
+    let Some(_disk) = support::SmallDisk::mount(&root, "32m") else {
+        println!("SKIPPED: needs root (a full disk is made by a small tmpfs)");
+        return;
+    };
+    let daemon = Daemon::start_in(folder, "");
+    let mut client = daemon.client().await;
+    let ballast = root.join("ballast");
+    let mut acknowledged = Vec::new();
+    let status = loop {
+        // Whatever is free beside the journal's first segment is taken away.
+        if acknowledged.len() == 2 {
+            let _ = std::fs::write(&ballast, vec![1; 32 << 20]);
+        }
+        assert!(acknowledged.len() < 100, "the disk is never full");
+        let mut wire = submission("large");
+        let launch = wire.launch.as_mut().unwrap();
+        launch
+            .environment
+            .insert("LARGE".to_owned(), "x".repeat(400 << 10));
+        match client.submit_application(wire).await {
+            Ok(submitted) => acknowledged.push(submitted.into_inner().application_id),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::Unavailable, "{}", status.message());
+    assert!(
+        status.message().contains("No space left"),
+        "{}",
+        status.message()
+    );
+    let report = client
+        .get_application(named(&acknowledged[0]))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(report.state, "ACCEPTED");
+    // Refused, at once, while nothing can be written; taken on again when it can.
+    std::fs::remove_file(&ballast).unwrap();
+    let again = support::soon("a durable submission", async {
+        loop {
+            if let Ok(submitted) = client.submit_application(submission("small")).await {
+                return submitted.into_inner().application_id;
+            }
+        }
+    });
+    acknowledged.push(again.await);
+    let mut daemon = daemon;
+    daemon.kill_and_start();
+    let mut client = daemon.client().await;
+    for id in &acknowledged {
+        let report = client
+            .get_application(named(id))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(report.state, "ACCEPTED", "{id}");
+    }
     daemon.stop();
 }
 

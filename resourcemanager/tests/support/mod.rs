@@ -1,6 +1,10 @@
 //! The daemon as a process, and peers of it that speak the wire.
 
-use std::io::Read;
+mod logs;
+
+pub(crate) use logs::{FakeLogs, Relayed};
+
+use std::io::{Read, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -82,10 +86,10 @@ impl Daemon {
 
     /// `applications` are further lines of that table.
     pub(crate) fn start_with(applications: &str) -> Daemon {
-        let folder = tempfile::Builder::new()
-            .prefix("bobbin-test-")
-            .tempdir()
-            .unwrap();
+        Daemon::start_in(folder(), applications)
+    }
+
+    pub(crate) fn start_in(folder: TempDir, applications: &str) -> Daemon {
         let root = folder.path().display();
         let settings = format!(
             "{SETTINGS}[folders]\nlib = '{root}/lib'\nrun = '{root}/run'\nlog = '{root}/log'\n\
@@ -325,6 +329,40 @@ impl Drop for Daemon {
     }
 }
 
+/// A small file system of its own in a folder; gone when dropped.
+pub(crate) struct SmallDisk(pub(crate) PathBuf);
+
+impl SmallDisk {
+    /// `None` without the right to mount.
+    pub(crate) fn mount(root: &Path, size: &str) -> Option<SmallDisk> {
+        use nix::mount::{MsFlags, mount};
+        let options = format!("size={size}");
+        let mounted = mount(
+            Some("tmpfs"),
+            root,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(&*options),
+        );
+        mounted.ok().map(|()| SmallDisk(root.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        // The daemon's folder could not remove itself while it was mounted.
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+pub(crate) fn folder() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("bobbin-test-")
+        .tempdir()
+        .unwrap()
+}
+
 async fn first<T>(answer: Result<tonic::Response<Streaming<T>>, Status>) -> Result<(), Status> {
     answer?.into_inner().message().await.map(drop)
 }
@@ -337,19 +375,18 @@ fn launch(folder: &Path) -> (Child, DaemonInfo) {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut child = command(&folder.join("rm.toml"))
         .env("NOTIFY_SOCKET", &notify)
-        .env("BOBBIN_LOG", "info")
+        .env("BOBBIN_LOG", "warn")
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut log = child.stderr.take().unwrap();
     // Shown by the harness when the test fails.
-    let ended = notify.clone();
     std::thread::spawn(move || {
         let mut text = Vec::new();
         let _ = log.read_to_end(&mut text);
         // Whoever still waits for the start need not.
-        let _ = UnixDatagram::unbound().and_then(|socket| socket.send_to(b"ended", ended));
-        print!("{}", String::from_utf8_lossy(&text));
+        let _ = UnixDatagram::unbound().and_then(|socket| socket.send_to(b"ended", notify));
+        let _ = std::io::stderr().write_all(&text);
     });
     let mut message = [0; 64];
     let length = socket
@@ -440,6 +477,16 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) async fn attach(daemon: &Daemon, client: &mut RmClient, node_id: &str) -> Agent {
+        Agent::attach_at(daemon, client, node_id, "127.0.0.1:1").await
+    }
+
+    /// With an address where its own services are reached.
+    pub(crate) async fn attach_at(
+        daemon: &Daemon,
+        client: &mut RmClient,
+        node_id: &str,
+        address: &str,
+    ) -> Agent {
         let host = node_id.split(':').next().unwrap().to_owned();
         let subject = Some(v1::create_token_request::Subject::Node(host));
         let request = v1::CreateTokenRequest {
@@ -452,7 +499,7 @@ impl Agent {
             .unwrap()
             .into_inner()
             .token;
-        let (messages, commands) = attach(daemon, node_id, &token, &[]).await;
+        let (messages, commands) = attach(daemon, (node_id, address), &token, &[]).await;
         let node_id = node_id.to_owned();
         Agent {
             node_id,
@@ -464,8 +511,13 @@ impl Agent {
 
     /// After the resource manager's restart, with the containers that still run.
     pub(crate) async fn attach_again(&mut self, daemon: &Daemon, containers: &[&str]) {
-        (self.messages, self.commands) =
-            attach(daemon, &self.node_id, &self.token, containers).await;
+        (self.messages, self.commands) = attach(
+            daemon,
+            (&self.node_id, "127.0.0.1:1"),
+            &self.token,
+            containers,
+        )
+        .await;
     }
 
     async fn command(&mut self) -> NodeBody {
@@ -561,7 +613,7 @@ async fn next_command(commands: &mut Streaming<v1::NodeCommand>) -> NodeBody {
 
 async fn attach(
     daemon: &Daemon,
-    node_id: &str,
+    (node_id, address): (&str, &str),
     token: &str,
     containers: &[&str],
 ) -> (mpsc::Sender<v1::NodeMessage>, Streaming<v1::NodeCommand>) {
@@ -580,7 +632,7 @@ async fn attach(
     };
     let register = v1::RegisterNode {
         node_id: node_id.to_owned(),
-        grpc_address: "127.0.0.1:1".to_owned(),
+        grpc_address: address.to_owned(),
         total: resource(4096, 8),
         profile: "full".to_owned(),
         containers: containers.iter().map(running).collect(),
@@ -596,10 +648,11 @@ async fn attach(
         .await
         .unwrap()
         .into_inner();
-    match soon("the registration", next_command(&mut commands)).await {
-        NodeBody::Registered(registered) => assert_eq!(registered.node_key.len(), 32),
-        other => panic!("{other:?}"),
-    }
+    let answer = soon("the registration", next_command(&mut commands)).await;
+    let NodeBody::Registered(registered) = answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(registered.node_key.len(), 32);
     (messages, commands)
 }
 
@@ -621,10 +674,9 @@ impl Master {
             .unwrap()
             .into_inner();
         let mut master = Master { messages, answers };
-        match master.answer().await {
-            RmBody::Registered(_) => master,
-            other => panic!("{other:?}"),
-        }
+        let answer = master.answer().await;
+        assert!(matches!(answer, RmBody::Registered(_)), "{answer:?}");
+        master
     }
 
     async fn answer(&mut self) -> RmBody {
@@ -646,10 +698,11 @@ impl Master {
             ..Default::default()
         };
         self.send(AmBody::Asks(v1::Asks { asks: vec![ask] })).await;
-        match self.answer().await {
-            RmBody::Grants(grants) => grants.grants,
-            other => panic!("{other:?}"),
-        }
+        let answer = self.answer().await;
+        let RmBody::Grants(grants) = answer else {
+            panic!("{answer:?}")
+        };
+        grants.grants
     }
 
     pub(crate) async fn finish(&mut self) {
