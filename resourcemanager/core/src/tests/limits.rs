@@ -173,6 +173,7 @@ fn refused_asks_name_the_limit() {
 #[test]
 fn refused_nodes() {
     let mut world = World::new(Config::default());
+    world.run("submit");
     for total in [
         Resource::new(0, 1),
         Resource::new(1, 0),
@@ -183,6 +184,12 @@ fn refused_nodes() {
     }
     assert!(world.rm.nodes().is_empty());
     expect![[r#"
+        submit
+            persist submitted 1
+            1: NEW -> SUBMITTED
+            1: SUBMITTED -> ACCEPTED
+            1.1: NEW -> SCHEDULED
+            reply submitted 1
             a <- refused: node a:1 offers 0 MiB, 1 vcore: at least 1 MiB and 1 vcore are needed
             close
             a <- refused: node a:1 offers 1 MiB, 0 vcores: at least 1 MiB and 1 vcore are needed

@@ -217,6 +217,36 @@ fn a_start_of_a_former_grant_is_taken_over() {
 }
 
 #[test]
+fn failures_are_counted_across_restarts() {
+    check(
+        "node a 4096 4
+         submit attempts=2
+         started 1.1#1
+         exited 1.1#1 7
+         restart
+         node a 4096 4 1.2#1
+         exited 1.2#1 8",
+        &expect![[r#"
+            restart
+                persist epoch 2
+            node a 4096 4 1.2#1
+                a: NEW -> RUNNING
+                a <- registered
+                a <- revoke 1.1
+            exited 1.2#1 8
+                1.2: LAUNCHED -> FAILED
+                persist attempt 1.2 FAILED 8 counted
+                a <- revoke 1.2
+                1: ACCEPTED -> FAILED
+                persist application 1 FAILED FAILED 8 'attempt 2 failed (2 of 2): its master's container ended with exit status 8'
+                a <- ended 1
+                delete staging 1
+                a <- acknowledge 1.2#1
+        "#]],
+    );
+}
+
+#[test]
 fn a_kill_is_carried_on() {
     check(
         "node a 4096 4
