@@ -34,17 +34,17 @@ const FINISH_WAIT: Duration = Duration::from_secs(600);
 /// The container's environment is not what an agent makes, or the doors cannot be had.
 pub async fn run_cluster_mode(argv: Vec<String>) -> Result<ExitStatus, AppMasterError> {
     let attempt = attempt()?;
-    let (doors, socket, _folder) = bind_doors().await?;
-    let variables = driver_variables(&attempt, &socket);
-    // Before anything else: the driver's first line is what people wait for.
-    let mut driver = DriverProcess::start(&argv, &variables);
-
     let settings = match std::env::var("BOBBIN_CONF_JSON") {
         Ok(json) => AppSettings::from_json(&json),
         Err(_) => AppSettings::from_map(&BTreeMap::new()),
     }
     .map_err(AppMasterError::Settings)?;
     let rm = resource_manager()?;
+    let (doors, socket, _folder) = bind_doors().await?;
+    let variables = driver_variables(&attempt, &socket);
+    // Before everything that waits: the driver's first line is what people wait for.
+    let mut driver = DriverProcess::start(&argv, &variables);
+
     let stop = CancellationToken::new();
     let _stop_at_end = stop.clone().drop_guard();
     let slots = settings.executor_resource.vcores;

@@ -140,19 +140,19 @@ impl Shell {
     ) -> Result<(ExitStatus, Option<Verdict>), AppMasterError> {
         let verdict = tokio::select! {
             biased;
-            status = driver.wait() => return Ok((status?, self.verdict())),
+            status = driver.wait() => {
+                let verdict = self.verdict();
+                say_verdict(verdict.as_ref());
+                return Ok((status?, verdict));
+            }
             () = judged(&mut self.verdicts) => self.verdict(),
         };
-        match &verdict {
-            Some(Verdict::Failed(words)) => {
-                say(words);
-                // A driver that waits for tasks has just been told that they failed.
-                if let Ok(status) = tokio::time::timeout(FAILED_GRACE, driver.wait()).await {
-                    return Ok((status?, verdict));
-                }
-            }
-            Some(Verdict::Over(words)) => say(&format!("the application is over: {words}")),
-            None => {}
+        say_verdict(verdict.as_ref());
+        // A driver that waits for tasks has just been told that they failed.
+        if matches!(verdict, Some(Verdict::Failed(_)))
+            && let Ok(status) = tokio::time::timeout(FAILED_GRACE, driver.wait()).await
+        {
+            return Ok((status?, verdict));
         }
         driver.signal(Signal::SIGTERM);
         if let Ok(status) = tokio::time::timeout(KILL_GRACE, driver.wait()).await {
@@ -176,6 +176,14 @@ impl Shell {
         tokio::time::timeout(wait, acknowledged)
             .await
             .is_ok_and(|a| a.unwrap_or(false))
+    }
+}
+
+fn say_verdict(verdict: Option<&Verdict>) {
+    match verdict {
+        Some(Verdict::Failed(words)) => say(words),
+        Some(Verdict::Over(words)) => say(&format!("the application is over: {words}")),
+        None => {}
     }
 }
 

@@ -1,4 +1,11 @@
 //! Local mode end to end: a real driver, a real `bobbin-executor`, the library of `bobbin map`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::large_futures,
+    reason = "a test ends with the words of what failed, and starts what it tests"
+)]
 
 mod common;
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bobbin_types::{ContainerId, Millis};
 
-use crate::config::Config;
+use crate::config::{Allocation, Config};
 use crate::effect::{Ask, Effect};
 use crate::event::{Event, StageId, TaskKey};
 use crate::exclusion::Failures;
@@ -99,8 +99,14 @@ impl ApplicationMaster {
             | crate::ExecutorPhase::Leaving => 0,
         };
         let slots: u64 = self.executors.values().map(slots).sum();
+        // After a failure the number stays what was asked for: tasks are still taken, and their ends
+        // say why there are no executors.
+        let executors_wanted = match self.config.allocation {
+            Allocation::Static { executors } if !self.shut_down => executors,
+            Allocation::Static { .. } => 0,
+        };
         Counts {
-            executors_wanted: self.wanted(),
+            executors_wanted,
             executors_up: self.up_executors(),
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
             tasks: u64::try_from(self.tasks.len()).unwrap_or(u64::MAX),

@@ -1,6 +1,8 @@
 //! What the tests share: a driver that waits to be told, and a sink that remembers.
 #![allow(dead_code, reason = "not every test uses everything")]
 
+pub(crate) mod fake;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
