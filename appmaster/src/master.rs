@@ -245,27 +245,13 @@ impl Master {
                 task,
                 container,
                 node,
-            } => {
-                let running = v1::TaskRunning {
-                    container_id: container.to_string(),
-                    node_id: node.to_string(),
-                    attempt: task.attempt,
-                };
-                self.task_event(stage, task.task, v1::task_event::Event::Running(running));
-            }
+            } => self.tell_running(stage, task, container, &node),
             Effect::TaskRetried {
                 stage,
                 task,
                 exit_status,
                 problem,
-            } => {
-                let retry = v1::TaskRetry {
-                    exit_status: exit_status.0,
-                    attempt: task.attempt,
-                    problem,
-                };
-                self.task_event(stage, task.task, v1::task_event::Event::Retry(retry));
-            }
+            } => self.tell_retried(stage, task, exit_status, problem),
             Effect::TaskFinal {
                 stage,
                 task,
@@ -604,6 +590,30 @@ impl Master {
             task_id: task.task.task_id,
             event: Some(event),
         }));
+    }
+
+    fn tell_running(&self, stage: StageId, task: TaskRef, container: ContainerId, node: &NodeId) {
+        let running = v1::TaskRunning {
+            container_id: container.to_string(),
+            node_id: node.to_string(),
+            attempt: task.attempt,
+        };
+        self.task_event(stage, task.task, v1::task_event::Event::Running(running));
+    }
+
+    fn tell_retried(
+        &self,
+        stage: StageId,
+        task: TaskRef,
+        exit_status: ExitStatus,
+        problem: String,
+    ) {
+        let retry = v1::TaskRetry {
+            exit_status: exit_status.0,
+            attempt: task.attempt,
+            problem,
+        };
+        self.task_event(stage, task.task, v1::task_event::Event::Retry(retry));
     }
 
     fn finish_task(
