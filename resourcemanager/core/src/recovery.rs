@@ -52,8 +52,8 @@ impl ResourceManager {
             }
             Record::AttemptStarted { .. }
             | Record::AttemptRegistered { .. }
-            | Record::AttemptFinishing { .. }
-            | Record::AttemptFinished { .. } => self.recover_attempt(record),
+            | Record::AttemptFinishing { .. } => self.recover_attempt(record),
+            Record::AttemptFinished { .. } => self.recover_attempt_end(record),
             Record::ApplicationFinished {
                 application,
                 state,
@@ -143,39 +143,44 @@ impl ResourceManager {
                 });
                 self.recover_state(id.application, ApplicationInput::MasterUnregistered);
             }
-            Record::AttemptFinished {
-                attempt: id,
-                state,
-                exit_status,
-                diagnostics,
-                counted,
-                wall,
-            } => {
-                self.recover_unlaunched(id);
-                let Some(attempt) = self.recovered_attempt(id) else {
-                    return;
-                };
-                attempt.state = state;
-                attempt.exit_status = exit_status;
-                attempt.diagnostics = diagnostics;
-                attempt.counted = counted;
-                attempt.finished = Some(wall);
-                if let Some(application) = self.applications.get_mut(&id.application) {
-                    application.failures += u32::from(counted);
-                    // What a later attempt does starts from here.
-                    if application.state == ApplicationState::Running
-                        && state == AttemptState::Failed
-                    {
-                        application.state = ApplicationState::Accepted;
-                    }
-                }
-            }
             Record::Epoch { .. }
             | Record::SequenceReserved { .. }
             | Record::ApplicationSubmitted(_)
             | Record::KillRequested { .. }
+            | Record::AttemptFinished { .. }
             | Record::ApplicationFinished { .. }
             | Record::ApplicationRemoved { .. } => {}
+        }
+    }
+
+    fn recover_attempt_end(&mut self, record: Record) {
+        let Record::AttemptFinished {
+            attempt: id,
+            state,
+            exit_status,
+            diagnostics,
+            counted,
+            wall,
+        } = record
+        else {
+            return;
+        };
+        self.recover_unlaunched(id);
+        let Some(attempt) = self.recovered_attempt(id) else {
+            return;
+        };
+        attempt.state = state;
+        attempt.exit_status = exit_status;
+        attempt.diagnostics = diagnostics;
+        attempt.counted = counted;
+        attempt.finished = Some(wall);
+        let Some(application) = self.applications.get_mut(&id.application) else {
+            return;
+        };
+        application.failures += u32::from(counted);
+        // What a later attempt does starts from here.
+        if application.state == ApplicationState::Running && state == AttemptState::Failed {
+            application.state = ApplicationState::Accepted;
         }
     }
 

@@ -8,6 +8,8 @@
 mod limits;
 mod random;
 mod scripts;
+mod scripts_doors;
+mod scripts_grants;
 mod scripts_recovery;
 mod states;
 mod world;
