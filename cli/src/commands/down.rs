@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bobbin_service::Target;
 use bobbin_types::YarnApplicationState;
 use futures::StreamExt;
 use nix::sys::signal::{Signal, kill as signal};
@@ -11,6 +10,7 @@ use nix::unistd::Pid;
 use crate::args::DownArgs;
 use crate::cluster::Cluster;
 use crate::commands::kill::kill;
+use crate::commands::up::connect;
 use crate::exit_codes::DONE;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::host::{Daemon, Layout, Programs, processes};
@@ -38,11 +38,12 @@ pub(crate) async fn end(layout: &Layout, quiet: bool) -> Outcome {
     let bar = Bar::waiting(quiet, "ending the cluster".to_owned());
     let rm = Daemon::resourcemanager(layout);
     let agents = Daemon::nodeagents(layout);
-    if rm.alive().is_some() && agents.iter().any(|a| a.alive().is_some()) {
+    if rm.is_alive() || rm.was_killed() {
         bar.say("killing applications".to_owned());
         // What is not recorded as killed would be started again by the next `up`; but a cluster that
         // cannot do even that is ended all the same.
-        let killed = tokio::time::timeout(KILLS_MAX, kill_applications(layout)).await;
+        let kills = kill_applications(layout, &programs, &rm, &agents);
+        let killed = tokio::time::timeout(KILLS_MAX, kills).await;
         if !matches!(killed, Ok(Ok(()))) {
             bar.suspend(|| output::note("not every application could be killed in order"));
         }
@@ -82,21 +83,47 @@ pub(crate) async fn end(layout: &Layout, quiet: bool) -> Outcome {
     Ok(DONE)
 }
 
-async fn kill_applications(layout: &Layout) -> Result<(), Failure> {
-    let cluster = Cluster::connect_to(Target::Unix(layout.socket()), None).await?;
+/// Has the resource manager kill everything; one that died is started for it, because only it can
+/// record a kill. One that dies just now is tried again.
+async fn kill_applications(
+    layout: &Layout,
+    programs: &Programs,
+    rm: &Daemon,
+    agents: &[Daemon],
+) -> Result<(), Failure> {
+    let deadline = std::time::Instant::now() + KILLS_MAX;
+    loop {
+        let mut started = Vec::new();
+        if !rm.is_alive() {
+            started.push(rm.start(programs)?);
+        }
+        let killed = match connect(layout, &mut started, deadline).await {
+            Ok(cluster) => {
+                // Just started, it may wait long for what its nodes have not told it yet.
+                let wait = started.is_empty() && agents.iter().any(Daemon::is_alive);
+                kill_all(&cluster, wait).await
+            }
+            Err(failure) => Err(failure),
+        };
+        if killed.is_ok() || std::time::Instant::now() > deadline {
+            return killed;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Waits for processes only where that is asked: `--end-containers` ends them all the same.
+async fn kill_all(cluster: &Cluster, wait: bool) -> Result<(), Failure> {
     let states: Vec<_> = YarnApplicationState::ALL
         .iter()
         .filter(|s| !s.is_ended())
         .map(|s| s.as_str().to_owned())
         .collect();
     let running = cluster.applications(&states, "", usize::MAX).await?;
-    let kills = running.into_iter().map(|report| {
-        let cluster = &cluster;
-        async move {
-            kill(cluster, &report.id, true, "the cluster was ended")
-                .await
-                .map(drop)
-        }
+    let kills = running.into_iter().map(|report| async move {
+        kill(cluster, &report.id, wait, "the cluster was ended")
+            .await
+            .map(drop)
     });
     futures::stream::iter(kills)
         .buffer_unordered(KILLS_AT_ONCE)

@@ -60,7 +60,7 @@ async fn start(
     started: &mut Vec<Started>,
     quiet: bool,
 ) -> Result<(), Failure> {
-    let nodes = prepare(args, layout)?;
+    prepare(args, layout)?;
     let lock = lock_folder(&layout.lib()).map_err(|e| {
         Failure::new(
             Kind::Refused,
@@ -72,9 +72,9 @@ async fn start(
     let bar = Bar::waiting(quiet, "starting the cluster".to_owned());
     let rm = Daemon::resourcemanager(layout);
     let agents = Daemon::nodeagents(layout);
-    let dead: Vec<_> = agents.iter().filter(|a| a.alive().is_none()).collect();
-    let was_alive = rm.alive().is_some() && dead.is_empty();
-    if rm.alive().is_none() {
+    let dead: Vec<_> = agents.iter().filter(|a| !a.is_alive()).collect();
+    let was_alive = rm.is_alive() && dead.is_empty();
+    if !rm.is_alive() {
         started.push(rm.start(programs)?);
     }
     let deadline = Instant::now() + READY_MAX;
@@ -87,7 +87,7 @@ async fn start(
         started.push(agent.start(programs)?);
     }
     bar.say("waiting for the nodes".to_owned());
-    let reports = wait_for_nodes(&cluster, started, nodes, deadline).await?;
+    let reports = wait_for_nodes(&cluster, started, &agents, deadline).await?;
     drop(bar);
     drop(lock);
     if !quiet {
@@ -96,8 +96,8 @@ async fn start(
     Ok(())
 }
 
-/// The folder with its settings; the number of nodes.
-fn prepare(args: &UpArgs, layout: &Layout) -> Result<usize, Failure> {
+/// The folder with its settings.
+fn prepare(args: &UpArgs, layout: &Layout) -> Result<(), Failure> {
     if layout.exists() {
         let nodes = layout.nodes();
         let there = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
@@ -112,14 +112,12 @@ fn prepare(args: &UpArgs, layout: &Layout) -> Result<usize, Failure> {
             )));
         }
         // Folders that somebody removed are made again.
-        layout.create(&nodes)?;
-        return Ok(nodes.len());
+        return layout.create(&nodes);
     }
     let nodes: Vec<_> = (1..=args.nodes.unwrap_or(1)).map(host::node_name).collect();
     layout.check_new()?;
     layout.create(&nodes)?;
-    host::write_settings(layout, &nodes)?;
-    Ok(nodes.len())
+    host::write_settings(layout, &nodes)
 }
 
 /// Ends with the failure of a daemon that did not stay up.
@@ -132,7 +130,11 @@ fn check(started: &mut [Started]) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn connect(
+/// Connects to the cluster's resource manager as soon as it answers.
+///
+/// # Errors
+/// A daemon that was started did not stay up, or nobody answers in time.
+pub(crate) async fn connect(
     layout: &Layout,
     started: &mut [Started],
     deadline: Instant,
@@ -166,7 +168,7 @@ fn not_ready(layout: &Layout, why: &str) -> Failure {
 async fn wait_for_nodes(
     cluster: &Cluster,
     started: &mut [Started],
-    nodes: usize,
+    agents: &[Daemon],
     deadline: Instant,
 ) -> Result<Vec<v1::NodeReport>, Failure> {
     let running = |n: &v1::NodeReport| n.state == NodeState::Running.as_str();
@@ -174,7 +176,10 @@ async fn wait_for_nodes(
     loop {
         check(started)?;
         let reports = cluster.nodes().await?;
-        if reports.iter().filter(|n| running(n)).count() >= nodes {
+        // The resource manager still takes an agent that has just died for running; the run file is
+        // the new one's word.
+        let ready = agents.iter().all(|agent| agent.ready().is_some());
+        if ready && reports.iter().filter(|n| running(n)).count() >= agents.len() {
             return Ok(reports);
         }
         // What a node lacks does not come by waiting.
@@ -195,7 +200,8 @@ async fn wait_for_nodes(
             return Err(Failure::new(
                 Kind::TimedOut,
                 format!(
-                    "{nodes} nodes were not running after {} s: {}",
+                    "{} nodes were not running after {} s: {}",
+                    agents.len(),
                     READY_MAX.as_secs(),
                     if states.is_empty() {
                         "none came".to_owned()

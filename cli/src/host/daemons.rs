@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::layout::{Layout, RESOURCEMANAGER};
+use super::leftovers::daemon_with;
 use crate::failure::{Failure, Kind, io_words};
 
 /// Programs that a cluster on this host is made of.
@@ -126,10 +127,24 @@ impl Daemon {
         layout.nodes().into_iter().map(agent).collect()
     }
 
-    /// What it says of itself, if it lives.
-    pub(crate) fn alive(&self) -> Option<DaemonInfo> {
+    /// What it says of itself, if it lives and is ready.
+    pub(crate) fn ready(&self) -> Option<DaemonInfo> {
         let info = read_daemon_info(&self.layout.run(), &self.name).ok()??;
         info.is_alive().then_some(info)
+    }
+
+    /// Whether it lives, be it that it only starts.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.process().is_some()
+    }
+
+    /// Its pid and start time.
+    fn process(&self) -> Option<(i32, u64)> {
+        if let Some(info) = self.ready() {
+            return Some((info.pid, info.start_ticks));
+        }
+        let pid = daemon_with(self.program, &self.layout.conf_of(&self.name))?;
+        Some((pid, process_start_ticks(pid)?))
     }
 
     /// Starts it in a session of its own, with its log as standard output and error.
@@ -186,17 +201,15 @@ impl Daemon {
     /// # Errors
     /// It cannot be signaled.
     pub(crate) async fn stop(&self) -> Result<(), Failure> {
-        let Some(info) = self.alive() else {
+        let Some((pid, start_ticks)) = self.process() else {
             return Ok(());
         };
-        end_process(info.pid, info.start_ticks, STOP_MAX)
-            .await
-            .map_err(|e| {
-                Failure::new(
-                    Kind::Failed,
-                    format!("{} (pid {}) cannot be ended: {e}", self.name, info.pid),
-                )
-            })
+        end_process(pid, start_ticks, STOP_MAX).await.map_err(|e| {
+            Failure::new(
+                Kind::Failed,
+                format!("{} (pid {pid}) cannot be ended: {e}", self.name),
+            )
+        })
     }
 
     /// Has a node agent's program end every container on record. The agent itself must not run.
@@ -254,6 +267,16 @@ impl Daemon {
                 "bobbin-nodeagent --end-containers does not end".to_owned(),
             )),
         }
+    }
+
+    /// Whether it died without an orderly stop: its run file is still there.
+    pub(crate) fn was_killed(&self) -> bool {
+        !self.is_alive()
+            && self
+                .layout
+                .run()
+                .join(format!("{}.json", self.name))
+                .exists()
     }
 
     /// Removes what says that it runs, once it does not.

@@ -38,6 +38,37 @@ pub(crate) fn processes(layout: &Layout) -> Vec<Process> {
     found
 }
 
+/// The pid of a daemon that runs with this settings file: one that starts has no run file yet.
+pub(crate) fn daemon_with(program: &str, conf: &Path) -> Option<i32> {
+    for entry in std::fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|n| n.parse::<i32>().ok())
+        else {
+            continue;
+        };
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if runs_with(&command, program, conf) {
+            return Some(pid);
+        }
+    }
+    None
+}
+
+fn runs_with(command: &[u8], program: &str, conf: &Path) -> bool {
+    let words: Vec<_> = command
+        .split(|b| *b == 0)
+        .map(String::from_utf8_lossy)
+        .collect();
+    let is_program = words
+        .first()
+        .is_some_and(|w| Path::new(w.as_ref()).ends_with(program));
+    let has = |word: &Path| words.iter().any(|w| Path::new(w.as_ref()) == word);
+    // The one that only ends containers is no daemon.
+    is_program && has(conf) && !has(Path::new("--end-containers"))
+}
+
 fn is_daemon(command: &[u8], layout: &Layout) -> bool {
     let mut words = command.split(|b| *b == 0).map(String::from_utf8_lossy);
     let program = words.next().unwrap_or_default();
@@ -90,6 +121,36 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_daemon(command.as_bytes(), &layout), ours, "{command:?}");
+        }
+    }
+
+    #[test]
+    fn a_daemon_that_starts_by_its_settings_file() {
+        let conf = Path::new("/tmp/c/conf/node1.toml");
+        for (command, ours) in [
+            (
+                "/x/bobbin-nodeagent\0--conf\0/tmp/c/conf/node1.toml\0",
+                true,
+            ),
+            (
+                "/x/bobbin-nodeagent\0--conf\0/tmp/c/conf/node11.toml\0",
+                false,
+            ),
+            (
+                "/x/bobbin-resourcemanager\0--conf\0/tmp/c/conf/node1.toml\0",
+                false,
+            ),
+            (
+                "/x/bobbin-nodeagent\0--conf\0/tmp/c/conf/node1.toml\0--end-containers\0",
+                false,
+            ),
+            ("", false),
+        ] {
+            assert_eq!(
+                runs_with(command.as_bytes(), "bobbin-nodeagent", conf),
+                ours,
+                "{command:?}"
+            );
         }
     }
 
