@@ -1,6 +1,9 @@
 //! Users of this host, and file work with a user's own rights.
 
+use std::collections::HashMap;
 use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bobbin_service::{Account, account_of_name, own_uid};
 use bobbin_types::UserName;
@@ -21,6 +24,37 @@ pub(crate) enum UserError {
     NotOwn { own: String, name: String },
     #[error(transparent)]
     Account(#[from] bobbin_service::AccountError),
+}
+
+/// Accounts looked up lately: the name service reads files, or asks the network, each time.
+#[derive(Debug, Default)]
+pub(crate) struct Accounts {
+    known: Mutex<HashMap<UserName, (Instant, Account)>>,
+}
+
+/// A change of an account is seen after this long.
+const KNOWN_FOR: Duration = Duration::from_secs(10);
+const KNOWN_MAX: usize = 1000;
+
+impl Accounts {
+    /// As [`resolve`], remembered for a moment. May block.
+    pub(crate) fn resolve(&self, user: &UserName, config: &Config) -> Result<Account, UserError> {
+        let now = Instant::now();
+        // Every change is one statement, so a panic elsewhere leaves the map consistent.
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((since, account)) = known().get(user)
+            && now.duration_since(*since) < KNOWN_FOR
+        {
+            return Ok(account.clone());
+        }
+        let account = resolve(user, config)?;
+        let mut known = known();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(user.clone(), (now, account.clone()));
+        Ok(account)
+    }
 }
 
 /// Resolves the user of a token on this host.
@@ -128,7 +162,15 @@ fn take(rights: &Rights) -> io::Result<()> {
             format!("cannot take the rights of uid {}", rights.uid),
         ));
     }
-    Ok(())
+    // Another fsuid takes only the capabilities over files away; with the others one could still
+    // read what the kernel shows of any process. The thread never needs any again.
+    let none = rustix::thread::CapabilitySet::empty();
+    let sets = rustix::thread::CapabilitySets {
+        effective: none,
+        permitted: none,
+        inheritable: none,
+    };
+    Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
 #[cfg(test)]
@@ -157,6 +199,12 @@ mod tests {
             ..Rights::nobody()
         };
         assert_eq!(read(in_group).unwrap(), "secret");
+        // No capability helps: the kernel's view of other processes is closed too.
+        let other =
+            |path: &'static str| with_rights(&Rights::nobody(), move || std::fs::read(path));
+        for path in ["/proc/1/environ", "/proc/self/environ", "/etc/shadow"] {
+            assert!(other(path).is_err(), "{path}");
+        }
         // This thread kept its own.
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "secret");
     }

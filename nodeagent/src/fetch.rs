@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use bobbin_proto::v1;
 use bobbin_proto::v1::staging_client::StagingClient;
 use bobbin_service::{RpcChannel, status_words};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 use sha2::{Digest, Sha256};
 
 use crate::account::{Rights, with_rights};
@@ -158,7 +159,13 @@ pub(crate) fn copy_file(
     }
     let check = |file: &File| -> Result<(), FetchError> {
         let metadata = file.metadata().map_err(FetchError::Copy)?;
-        if !metadata.is_file() {
+        // The kernel's own views are no files to copy: they show a reader itself, here the agent.
+        let kernel_view = [PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(
+            &fstatfs(file)
+                .map_err(|e| FetchError::Copy(e.into()))?
+                .filesystem_type(),
+        );
+        if !metadata.is_file() || kernel_view {
             return Err(FetchError::NotAFile);
         }
         if public && metadata.mode() & 0o004 == 0 {
@@ -345,6 +352,17 @@ mod tests {
             copy(dir.path(), false, &expected()),
             Err(FetchError::NotAFile)
         ));
+        for view in [
+            "/proc/self/maps",
+            "/proc/cmdline",
+            "/sys/kernel/uevent_seqnum",
+        ] {
+            let refused = copy(Path::new(view), false, &expected()).unwrap_err();
+            assert!(
+                matches!(refused, FetchError::NotAFile | FetchError::Open(_)),
+                "{view}"
+            );
+        }
         let closed = dir.path().join("closed");
         std::fs::write(&closed, "x").unwrap();
         std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o640)).unwrap();

@@ -17,7 +17,7 @@ use bobbin_types::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::account::{owner, resolve};
+use crate::account::owner;
 use crate::folders::{ContainerFolders, ContainerPaths};
 use crate::localizer::{Asker, Hold};
 use crate::node::Node;
@@ -249,7 +249,9 @@ fn make_folders(
     work: &ContainerWork,
     launch: &v1::LaunchContext,
 ) -> Result<(Account, ContainerPaths, ContainerFolders), Exit> {
-    let account = resolve(&work.user, &node.config)
+    let account = node
+        .accounts
+        .resolve(&work.user, &node.config)
         .map_err(|e| invalid(format!("on node {}: {e}", node.node_id)))?;
     let paths = node.folders.paths(&work.container, &account.name);
     let make = || -> io::Result<ContainerFolders> {

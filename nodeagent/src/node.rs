@@ -8,6 +8,7 @@ use bobbin_service::{Claims, FileError, SecretKey, TokenError, TokenKind, atomic
 use bobbin_types::{NodeId, Resource};
 use tokio_util::task::TaskTracker;
 
+use crate::account::Accounts;
 use crate::config::Config;
 use crate::folders::Folders;
 use crate::localizer::Localizer;
@@ -35,6 +36,7 @@ pub(crate) struct Node {
     pub(crate) shared_dirs: Vec<PathBuf>,
     pub(crate) logs: Logs,
     pub(crate) keys: Keys,
+    pub(crate) accounts: Accounts,
     /// Work that may outlive its container: emptying the trash, giving groups back.
     pub(crate) background: TaskTracker,
 }

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::account::Accounts;
 use crate::archive::ArchiveLimits;
 use crate::config::Config;
 use crate::driver::{Driver, INBOX_MAX, Input};
@@ -293,6 +294,7 @@ fn open_node(config: Config, listener: &Listener) -> anyhow::Result<(Arc<Node>, 
         shared_dirs,
         logs,
         keys,
+        accounts: Accounts::default(),
         background: TaskTracker::new(),
     };
     Ok((Arc::new(node), problems))
