@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub enum JournalError {
     #[error("the journal in {} is in use by another process", folder.display())]
     InUse { folder: PathBuf },
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     Io {
         action: &'static str,
         path: PathBuf,
@@ -35,6 +35,15 @@ pub enum JournalError {
 }
 
 impl JournalError {
+    /// With its cause, for people.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        }
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> JournalError {
         JournalError::Io {
             action,

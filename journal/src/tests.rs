@@ -311,6 +311,9 @@ fn too_large_a_record_is_refused() {
     assert_eq!(journal.append(vec![b"fine".to_vec()]).wait().unwrap(), 1);
 }
 
+/// Made once: it takes many syncs.
+static SAMPLE: std::sync::LazyLock<(Files, Records)> = std::sync::LazyLock::new(sample);
+
 /// A journal of a few segments, as (file name, bytes), and its records.
 fn sample() -> (Files, Records) {
     let folder = tempfile::tempdir().unwrap();
@@ -356,7 +359,7 @@ proptest! {
 
     #[test]
     fn no_flipped_byte_makes_wrong_records(file in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), flip in 1_u8..) {
-        let (mut files, records) = sample();
+        let (mut files, records) = SAMPLE.clone();
         let file = file.index(files.len());
         let bytes = &mut files[file].1;
         let at = at.index(bytes.len());
@@ -366,7 +369,7 @@ proptest! {
 
     #[test]
     fn no_truncation_makes_wrong_records(file in any::<prop::sample::Index>(), at in any::<prop::sample::Index>()) {
-        let (mut files, records) = sample();
+        let (mut files, records) = SAMPLE.clone();
         let file = file.index(files.len());
         let bytes = &mut files[file].1;
         let at = at.index(bytes.len());

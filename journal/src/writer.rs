@@ -146,7 +146,8 @@ impl Writer {
         if !batch.records.is_empty() {
             while let Err(error) = self.write(&batch.records) {
                 tracing::error!(
-                    "journal: {error}; nothing new is acknowledged until it can be written"
+                    "journal: {}; nothing new is acknowledged until it can be written",
+                    error.words()
                 );
                 self.health.send_replace(Health::Failing(error));
                 if !inbox.pause(pause) {
@@ -276,7 +277,7 @@ impl Writer {
         self.sizes.snapshot.store(made.offset, Ordering::Relaxed);
         // From here on opening ignores the old ones, so a failed removal loses nothing.
         if let Err(error) = remove_segments(&self.folder, &old) {
-            tracing::warn!("journal: {error}");
+            tracing::warn!("journal: {}", error.words());
         }
         Ok(sequence - 1)
     }

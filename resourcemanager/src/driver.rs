@@ -38,8 +38,8 @@ const BATCH_MAX: usize = 256;
 const IN_FLIGHT_MAX: usize = 64;
 /// Messages a peer may be behind; beyond it its stream is closed, and it registers again.
 pub(crate) const PEER_BEHIND_MAX: usize = 65_536;
-/// The journal is compacted when so much, and twice its last snapshot, was appended.
-const COMPACT_BYTES: u64 = 64 << 20;
+/// The journal is compacted when so many bytes, and twice its last snapshot, were appended.
+pub(crate) const COMPACT_BYTES: u64 = 64 << 20;
 /// An orderly stop waits so long for the journal.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -191,6 +191,8 @@ pub(crate) struct Backing {
     pub(crate) journal: Journal,
     pub(crate) store: Store,
     pub(crate) tree: FileTree,
+    /// Normally [`COMPACT_BYTES`].
+    pub(crate) compact_bytes: u64,
 }
 
 type Syncing = BoxFuture<'static, (u64, Vec<Record>, Result<u64, JournalError>)>;
@@ -385,7 +387,9 @@ impl Driver {
             }
         }
         let (since, snapshot) = self.backing.journal.bytes();
-        if self.compacting.is_none() && since > COMPACT_BYTES.max(snapshot.saturating_mul(2)) {
+        if self.compacting.is_none()
+            && since > self.backing.compact_bytes.max(snapshot.saturating_mul(2))
+        {
             let state = self.core.snapshot().iter().map(records::encode).collect();
             self.compacting = Some(Box::pin(self.backing.journal.compact(state)));
         }
@@ -396,7 +400,7 @@ impl Driver {
         self.compacting = None;
         match result {
             Ok(sequence) => tracing::info!(sequence, "the journal was compacted"),
-            Err(e) => tracing::warn!("the journal could not be compacted: {e}"),
+            Err(e) => tracing::warn!("the journal could not be compacted: {}", e.words()),
         }
     }
 
@@ -405,7 +409,7 @@ impl Driver {
             .health
             .borrow_and_update()
             .problem()
-            .map(|problem| problem.to_string());
+            .map(JournalError::words);
         if self.failing.is_some() {
             self.tell_waiting();
         }
@@ -500,7 +504,7 @@ impl Driver {
                 }
             }
             if let Err(e) = self.backing.journal.clone().close().await {
-                tracing::error!("the journal was not closed in order: {e}");
+                tracing::error!("the journal was not closed in order: {}", e.words());
             }
             let store = self.backing.store.clone();
             // Only a panic makes it fail, and that has ended the process.
@@ -541,5 +545,160 @@ fn log_transition(transition: &Transition) {
             tracing::info!(%attempt, %from, %to, "attempt");
         }
         Transition::Node { node, from, to } => tracing::info!(%node, %from, %to, "node"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use bobbin_rm_core::{Config, LaunchContext, Principal, Submission};
+    use bobbin_types::Resource;
+
+    use super::*;
+
+    fn submission(name: &str) -> Submission {
+        Submission {
+            application: None,
+            name: name.to_owned(),
+            queue: String::new(),
+            priority: 0,
+            unmanaged: false,
+            launch: LaunchContext {
+                argv: vec!["true".to_owned()],
+                ..LaunchContext::default()
+            },
+            resource: Resource::new(100, 1),
+            overhead: Resource::default(),
+            max_attempts: 0,
+            tags: Vec::new(),
+            timeout_ms: 0,
+            tie_to_client: false,
+            application_type: String::new(),
+            settings: std::collections::BTreeMap::new(),
+        }
+    }
+
+    fn principal() -> Principal {
+        Principal::User {
+            name: "alice".parse().unwrap(),
+            administrator: false,
+        }
+    }
+
+    /// A driver over the journal in `folder`, compacted after so many bytes.
+    fn open(folder: &Path, compact_bytes: u64) -> (Driver, DriverHandle, u64) {
+        let clock = MonotonicClock::start();
+        let mut core = ResourceManager::new(Config::default(), 1, 7);
+        let mut effects = Vec::new();
+        let opened = Journal::open(
+            &folder.join("journal"),
+            bobbin_journal::Options::default(),
+            &mut |_, bytes| {
+                let event = Event::Recovered(records::decode(bytes).unwrap());
+                core.handle(clock.now(), event, &mut effects);
+            },
+        )
+        .unwrap();
+        core.handle(clock.now(), Event::RecoveryDone, &mut effects);
+        let backing = Backing {
+            journal: opened.journal,
+            store: Store::open(&folder.join("index")).unwrap().store,
+            tree: FileTree::open(&folder.join("files"), 1).unwrap(),
+            compact_bytes,
+        };
+        let (driver, handle) = Driver::new(core, clock, backing, effects);
+        (driver, handle, opened.records)
+    }
+
+    #[tokio::test]
+    async fn a_compacted_journal_brings_everything_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (driver, handle, _) = open(folder.path(), 2_000);
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(driver.run(stop.clone()));
+        let submit = |name: String| {
+            let handle = handle.clone();
+            async move {
+                let submission = Box::new(submission(&name));
+                let event = |request| Event::Submit {
+                    request,
+                    principal: principal(),
+                    submission,
+                };
+                handle.request(event).await.unwrap()
+            }
+        };
+        let mut killed = None;
+        for n in 0..60 {
+            let reply = submit(format!("n{n}")).await;
+            let Reply::Submitted { application, .. } = reply else {
+                panic!("{reply:?}")
+            };
+            if n % 2 == 0 {
+                let event = |request| Event::Kill {
+                    request,
+                    principal: principal(),
+                    application,
+                    wait: true,
+                    reason: "test".to_owned(),
+                };
+                handle.request(event).await.unwrap();
+                killed = Some(application);
+            }
+        }
+        let read = |handle: DriverHandle| async move {
+            let read =
+                handle.read(|core| core.applications(&principal(), &Default::default(), 100, None));
+            read.await.unwrap().rows
+        };
+        let before = read(handle.clone()).await;
+        stop.cancel();
+        running.await.unwrap().unwrap();
+
+        let (driver, handle, records) = open(folder.path(), COMPACT_BYTES);
+        // 60 submissions and 30 kills are about 150 records when nothing was compacted.
+        assert!(
+            driver.backing.journal.bytes().1 > 0,
+            "a snapshot was read, {records} records"
+        );
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(driver.run(stop.clone()));
+        let after = read(handle.clone()).await;
+        assert_eq!(after, before);
+        assert_eq!(before.len(), 60);
+        let event = |request| Event::Kill {
+            request,
+            principal: principal(),
+            application: killed.unwrap(),
+            wait: true,
+            reason: String::new(),
+        };
+        let again = handle.request(event).await.unwrap();
+        assert!(
+            matches!(
+                again,
+                Reply::Killed {
+                    already_ended: true,
+                    ..
+                }
+            ),
+            "{again:?}"
+        );
+        stop.cancel();
+        running.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_stopped_driver_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let (driver, handle, _) = open(folder.path(), COMPACT_BYTES);
+        let stop = CancellationToken::new();
+        stop.cancel();
+        driver.run(stop).await.unwrap();
+        assert!(matches!(
+            handle.read(|core| core.cluster()).await,
+            Err(Failure::Stopping)
+        ));
     }
 }

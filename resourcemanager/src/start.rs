@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::config::Config;
-use crate::driver::{Backing, Driver};
+use crate::driver::{Backing, COMPACT_BYTES, Driver};
 use crate::file_tree::FileTree;
 use crate::grpc::Doors;
 use crate::grpc::app_master::MasterService;
@@ -201,6 +201,7 @@ fn recover(config: &Config, clock: MonotonicClock) -> anyhow::Result<Recovered> 
         journal: opened.journal,
         store,
         tree,
+        compact_bytes: COMPACT_BYTES,
     };
     Ok(Recovered {
         core,

@@ -12,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::identify::authorize;
+use super::pages::in_pieces;
 use super::status::{failed, malformed};
 use super::translate::{
     asks_from_wire, completed_to_wire, finish_from_wire, master_registration_from_wire,
@@ -97,15 +98,11 @@ impl MasterService {
             let PeerMessage::Master(message) = message else {
                 continue;
             };
-            let message = message_to_wire(&self.doors.minter, attempt, message);
-            if outbound
-                .send(Ok(v1::RmMessage {
-                    message: Some(message),
-                }))
-                .await
-                .is_err()
-            {
-                return;
+            for message in messages_to_wire(&self.doors.minter, attempt, message) {
+                let message = Some(message);
+                if outbound.send(Ok(v1::RmMessage { message })).await.is_err() {
+                    return;
+                }
             }
         }
     }
@@ -195,8 +192,23 @@ fn event(
     })
 }
 
-fn message_to_wire(minter: &Minter, attempt: AttemptId, message: MasterMessage) -> Answer {
-    match message {
+/// Long lists become several messages: a client takes none above the limit.
+fn messages_to_wire(minter: &Minter, attempt: AttemptId, message: MasterMessage) -> Vec<Answer> {
+    let answer = match message {
+        MasterMessage::Granted(grants) => {
+            let grants = grants
+                .iter()
+                .map(|grant| grant_to_wire(minter, attempt, grant));
+            let answer = |grants| Answer::Grants(v1::Grants { grants });
+            return in_pieces(grants).into_iter().map(answer).collect();
+        }
+        MasterMessage::Completed(containers) => {
+            let answer = |containers| Answer::Completed(v1::Completed { containers });
+            return in_pieces(containers.iter().map(completed_to_wire))
+                .into_iter()
+                .map(answer)
+                .collect();
+        }
         MasterMessage::Registered(registered) => Answer::Registered(v1::MasterRegistered {
             application_id: registered.attempt.application.to_string(),
             attempt: registered.attempt.attempt,
@@ -204,15 +216,6 @@ fn message_to_wire(minter: &Minter, attempt: AttemptId, message: MasterMessage) 
             largest_container: Some(registered.largest_container.into()),
             heartbeat_interval_ms: registered.heartbeat_interval_ms,
             nodes_running: u32::try_from(registered.nodes_running).unwrap_or(u32::MAX),
-        }),
-        MasterMessage::Granted(grants) => Answer::Grants(v1::Grants {
-            grants: grants
-                .iter()
-                .map(|grant| grant_to_wire(minter, attempt, grant))
-                .collect(),
-        }),
-        MasterMessage::Completed(containers) => Answer::Completed(v1::Completed {
-            containers: containers.iter().map(completed_to_wire).collect(),
         }),
         MasterMessage::Shutdown { reason } => Answer::Shutdown(v1::MasterShutdown { reason }),
         MasterMessage::FinishAcknowledged => Answer::FinishAcknowledged(v1::FinishAcknowledged {}),
@@ -225,7 +228,8 @@ fn message_to_wire(minter: &Minter, attempt: AttemptId, message: MasterMessage) 
             request_id,
             reason: reason.to_string(),
         }),
-    }
+    };
+    vec![answer]
 }
 
 fn grant_to_wire(minter: &Minter, attempt: AttemptId, grant: &Grant) -> v1::Grant {

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Doors;
 use super::identify::authorize;
 use super::logs::LogRelay;
+use super::pages::fitting;
 use super::status::{failed, malformed, refused};
 use super::translate::{
     application_to_wire, cluster_to_wire, container_to_wire, node_to_wire, submission_from_wire,
@@ -264,9 +265,16 @@ impl Client for ClientService {
             .read(move |core| core.applications(&principal, &filter, size, after))
             .await
             .map_err(|e| failed(&e))?;
+        let mut rows: Vec<_> = page.rows.into_iter().map(application_to_wire).collect();
+        let mut next = page.next.map(|id| id.to_string());
+        let fitting = fitting(&rows);
+        if fitting < rows.len() {
+            rows.truncate(fitting);
+            next = rows.last().map(|row| row.id.clone());
+        }
         Ok(Response::new(v1::ListApplicationsResponse {
-            applications: page.rows.into_iter().map(application_to_wire).collect(),
-            next_page_token: page.next.map(|id| id.to_string()).unwrap_or_default(),
+            applications: rows,
+            next_page_token: next.unwrap_or_default(),
         }))
     }
 
@@ -286,9 +294,16 @@ impl Client for ClientService {
             .read(move |core| core.containers(id, size, after))
             .await
             .map_err(|e| failed(&e))?;
+        let mut rows: Vec<_> = page.rows.iter().map(container_to_wire).collect();
+        let mut next = page.next.map(|id| id.to_string());
+        let fitting = fitting(&rows);
+        if fitting < rows.len() {
+            rows.truncate(fitting);
+            next = rows.last().map(|row| row.container_id.clone());
+        }
         Ok(Response::new(v1::ListContainersResponse {
-            containers: page.rows.iter().map(container_to_wire).collect(),
-            next_page_token: page.next.map(|id| id.to_string()).unwrap_or_default(),
+            containers: rows,
+            next_page_token: next.unwrap_or_default(),
         }))
     }
 

@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod identify;
 pub(crate) mod logs;
 pub(crate) mod node;
+mod pages;
 pub(crate) mod staging;
 pub(crate) mod status;
 pub(crate) mod translate;

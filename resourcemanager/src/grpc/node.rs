@@ -218,7 +218,11 @@ fn command_to_wire(minter: &Minter, node: &NodeId, command: NodeCommand) -> Comm
             reason: reason.to_string(),
         }),
         NodeCommand::StartContainer(start) => {
-            let StartContainer { container, resource, application } = start.as_ref();
+            let StartContainer {
+                container,
+                resource,
+                application,
+            } = start.as_ref();
             let (user, launch) = (&application.user, &application.submission.launch);
             let token = minter.attempt(container.attempt, user);
             let secrets = BTreeMap::from([(ATTEMPT_TOKEN.to_owned(), token.into_bytes())]);

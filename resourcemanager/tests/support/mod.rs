@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bobbin_proto::v1;
@@ -369,8 +370,10 @@ async fn first<T>(answer: Result<tonic::Response<Streaming<T>>, Status>) -> Resu
 
 /// Starts the daemon and waits for what systemd is told.
 fn launch(folder: &Path) -> (Child, DaemonInfo) {
-    let notify = folder.join("notify");
-    let _ = std::fs::remove_file(&notify);
+    // Of this start alone: the last one's end may still be on its way.
+    static STARTS: AtomicU32 = AtomicU32::new(0);
+    let start = STARTS.fetch_add(1, Ordering::Relaxed);
+    let notify = folder.join(format!("notify-{start}"));
     let socket = UnixDatagram::bind(&notify).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut child = command(&folder.join("rm.toml"))
