@@ -189,70 +189,23 @@ impl Settings {
     /// # Errors
     /// The first value that cannot be used, by its key.
     pub(crate) fn check(self) -> Result<Config, ConfigError> {
-        let error = |key, problem: &str| ConfigError {
-            key,
-            problem: problem.to_owned(),
-        };
-        let positive = [
-            (
-                "nodes.heartbeat_interval_ms",
-                self.nodes.heartbeat_interval_ms,
-            ),
-            ("applications.am_expiry_ms", self.applications.am_expiry_ms),
-            (
-                "applications.client_lease_ms",
-                self.applications.client_lease_ms,
-            ),
-            (
-                "applications.allocation_expiry_ms",
-                self.applications.allocation_expiry_ms,
-            ),
-            (
-                "applications.finish_grace_ms",
-                self.applications.finish_grace_ms,
-            ),
-            (
-                "applications.max_attempts",
-                self.applications.max_attempts.into(),
-            ),
-            ("applications.retained", self.applications.retained as u64),
-            ("tokens.user_valid_ms", self.tokens.user_valid_ms),
-            ("tokens.node_valid_ms", self.tokens.node_valid_ms),
-            ("tokens.attempt_valid_ms", self.tokens.attempt_valid_ms),
-            ("tokens.container_valid_ms", self.tokens.container_valid_ms),
-        ];
-        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(error(key, "is 0; it must be at least 1"));
-        }
-        if self.nodes.expiry_ms < 3 * self.nodes.heartbeat_interval_ms {
-            let problem = "is less than three heartbeats (nodes.heartbeat_interval_ms)";
-            return Err(error("nodes.expiry_ms", problem));
-        }
-        if self.scheduler.max_am_share_permille > 1000 {
-            return Err(error(
-                "scheduler.max_am_share_permille",
-                "is more than 1000 thousandths",
-            ));
-        }
+        self.check_numbers()?;
         if self.scheduler.queues.is_empty() {
-            return Err(error(
+            return Err(refuse(
                 "scheduler.queues",
                 "is empty; name at least one queue",
+            ));
+        }
+        if self.root_runs_as == "root" {
+            return Err(refuse(
+                "root_runs_as",
+                "is root; containers never run as root",
             ));
         }
         let root_runs_as = self
             .root_runs_as
             .parse()
-            .map_err(|e: bobbin_types::NameError| ConfigError {
-                key: "root_runs_as",
-                problem: e.to_string(),
-            })?;
-        if self.root_runs_as == "root" {
-            return Err(error(
-                "root_runs_as",
-                "is root; containers never run as root",
-            ));
-        }
+            .map_err(|e: bobbin_types::NameError| refuse("root_runs_as", &e.to_string()))?;
         let socket = if self.socket.as_os_str().is_empty() {
             self.folders.run.join("resourcemanager.sock")
         } else {
@@ -278,6 +231,55 @@ impl Settings {
             tokens: self.tokens,
             upload_bytes_max: self.files.upload_bytes_max,
         })
+    }
+
+    fn check_numbers(&self) -> Result<(), ConfigError> {
+        let Settings {
+            nodes,
+            applications,
+            tokens,
+            ..
+        } = self;
+        let positive = [
+            ("nodes.heartbeat_interval_ms", nodes.heartbeat_interval_ms),
+            ("applications.am_expiry_ms", applications.am_expiry_ms),
+            ("applications.client_lease_ms", applications.client_lease_ms),
+            (
+                "applications.allocation_expiry_ms",
+                applications.allocation_expiry_ms,
+            ),
+            ("applications.finish_grace_ms", applications.finish_grace_ms),
+            (
+                "applications.max_attempts",
+                applications.max_attempts.into(),
+            ),
+            ("applications.retained", applications.retained as u64),
+            ("tokens.user_valid_ms", tokens.user_valid_ms),
+            ("tokens.node_valid_ms", tokens.node_valid_ms),
+            ("tokens.attempt_valid_ms", tokens.attempt_valid_ms),
+            ("tokens.container_valid_ms", tokens.container_valid_ms),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(refuse(key, "is 0; it must be at least 1"));
+        }
+        if nodes.expiry_ms < nodes.heartbeat_interval_ms.saturating_mul(3) {
+            let problem = "is less than three heartbeats (nodes.heartbeat_interval_ms)";
+            return Err(refuse("nodes.expiry_ms", problem));
+        }
+        if self.scheduler.max_am_share_permille > 1000 {
+            return Err(refuse(
+                "scheduler.max_am_share_permille",
+                "is more than 1000 thousandths",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn refuse(key: &'static str, problem: &str) -> ConfigError {
+    ConfigError {
+        key,
+        problem: problem.to_owned(),
     }
 }
 

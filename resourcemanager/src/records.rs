@@ -101,6 +101,35 @@ fn to_wire(record: &Record) -> Kind {
             reason: reason.clone(),
             wall_ms: wall.0,
         }),
+        Record::ApplicationFinished {
+            application,
+            state,
+            final_status,
+            exit_status,
+            diagnostics,
+            wall,
+        } => Kind::ApplicationFinished(wire::ApplicationFinished {
+            application: application.to_string(),
+            state: state.to_string(),
+            final_status: final_status.to_string(),
+            exit_status: exit_status.map(|e| e.0),
+            diagnostics: diagnostics.to_string(),
+            wall_ms: wall.0,
+        }),
+        Record::ApplicationRemoved { application } => {
+            let application = application.to_string();
+            Kind::ApplicationRemoved(wire::ApplicationRemoved { application })
+        }
+        Record::AttemptStarted { .. }
+        | Record::AttemptRegistered { .. }
+        | Record::AttemptFinishing { .. }
+        | Record::AttemptFinished { .. } => attempt_to_wire(record),
+    }
+}
+
+/// The records of an attempt's life; of others the caller takes care.
+fn attempt_to_wire(record: &Record) -> Kind {
+    match record {
         Record::AttemptStarted {
             attempt,
             place,
@@ -155,25 +184,12 @@ fn to_wire(record: &Record) -> Kind {
             counted: *counted,
             wall_ms: wall.0,
         }),
-        Record::ApplicationFinished {
-            application,
-            state,
-            final_status,
-            exit_status,
-            diagnostics,
-            wall,
-        } => Kind::ApplicationFinished(wire::ApplicationFinished {
-            application: application.to_string(),
-            state: state.to_string(),
-            final_status: final_status.to_string(),
-            exit_status: exit_status.map(|e| e.0),
-            diagnostics: diagnostics.to_string(),
-            wall_ms: wall.0,
-        }),
-        Record::ApplicationRemoved { application } => {
-            let application = application.to_string();
-            Kind::ApplicationRemoved(wire::ApplicationRemoved { application })
-        }
+        Record::Epoch { .. }
+        | Record::SequenceReserved { .. }
+        | Record::ApplicationSubmitted(_)
+        | Record::KillRequested { .. }
+        | Record::ApplicationFinished { .. }
+        | Record::ApplicationRemoved { .. } => to_wire(record),
     }
 }
 
