@@ -344,7 +344,8 @@ impl Driver {
             Effect::Terminate(id) => self.command(&id, Command::Terminate),
             Effect::CleanUp(id) => self.command(&id, Command::CleanUp),
             Effect::Forget(id) => {
-                self.command(&id, Command::Forget);
+                let ended = self.core.has_ended(&id.application());
+                self.command(&id, Command::Forget { ended });
                 self.supervisors.remove(&id);
             }
             Effect::CleanUpApplication(application) => self.clean_up_application(application),
@@ -462,7 +463,7 @@ fn end_unknown(node: &Node, id: ContainerId) {
                 node.folders.empty(&name)?;
             }
         }
-        node.folders.forget_container(&id)
+        node.folders.forget_container(&id, true)
     };
     if let Err(e) = clean_up() {
         tracing::error!(container = %id, "clean-up: {e}");

@@ -216,8 +216,9 @@ impl Folders {
         Ok(trashed)
     }
 
-    /// Removes a container's private folder with its start and exit file.
-    pub(crate) fn forget_container(&self, id: &ContainerId) -> io::Result<()> {
+    /// Removes a container's private folder with its start and exit file, and the application's if
+    /// that has ended and this was the last.
+    pub(crate) fn forget_container(&self, id: &ContainerId, ended: bool) -> io::Result<()> {
         let application = id.application().to_string();
         let Some(folder) = found(self.private.folder(&application))? else {
             return Ok(());
@@ -225,7 +226,20 @@ impl Folders {
         if let Some(trashed) = self.discard(&folder, &id.to_string())? {
             self.empty(&trashed)?;
         }
+        if ended {
+            self.remove_private(&application)?;
+        }
         Ok(())
+    }
+
+    /// Removes an application's private folder unless a container is left in it.
+    fn remove_private(&self, application: &str) -> io::Result<()> {
+        use nix::errno::Errno;
+        use nix::unistd::{UnlinkatFlags, unlinkat};
+        match unlinkat(&self.private, application, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Removes an application's caches of every user that has any.
@@ -241,14 +255,7 @@ impl Folders {
             }
         }
         // Containers whose end was not acknowledged still have their exit files here.
-        match nix::unistd::unlinkat(
-            &self.private,
-            name.as_str(),
-            nix::unistd::UnlinkatFlags::RemoveDir,
-        ) {
-            Ok(()) | Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTEMPTY) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
+        self.remove_private(&name)
     }
 
     pub(crate) fn delete_logs(&self, application: &ApplicationId) -> io::Result<()> {
@@ -391,7 +398,7 @@ mod tests {
         assert!(!paths.work.exists() && !paths.run.exists());
         assert!(paths.private.join("exit.json").exists() && paths.log.exists());
         assert_eq!(folders.private_containers().unwrap(), vec![id()]);
-        folders.forget_container(&id()).unwrap();
+        folders.forget_container(&id(), false).unwrap();
         folders.clean_up_application(&id().application()).unwrap();
         assert!(!paths.private.parent().unwrap().exists());
         assert!(!paths.work.parent().unwrap().exists());

@@ -34,7 +34,10 @@ pub(crate) enum Command {
     Launch,
     Terminate,
     CleanUp,
-    Forget,
+    /// `ended`: so has its application.
+    Forget {
+        ended: bool,
+    },
 }
 
 /// The driver's end.
@@ -235,7 +238,7 @@ impl Supervisor {
                     self.clean_up().await;
                     return false;
                 }
-                Some(Command::Forget) | None => return false,
+                Some(Command::Forget { .. }) | None => return false,
             }
         }
     }
@@ -379,9 +382,9 @@ impl Supervisor {
         while let Some(command) = self.commands.recv().await {
             match command {
                 Command::CleanUp => self.clean_up().await,
-                Command::Forget => {
+                Command::Forget { ended } => {
                     let (node, id) = (self.node.clone(), self.id);
-                    let forget = move || node.folders.forget_container(&id);
+                    let forget = move || node.folders.forget_container(&id, ended);
                     self.log_error("forget", tokio::task::spawn_blocking(forget).await);
                     self.node.logs.stages.forget(&self.id);
                     return;

@@ -180,6 +180,12 @@ impl NodeAgent {
         self.containers.values().map(view)
     }
 
+    /// Whether the resource manager said that it has ended: nothing of it starts any more.
+    #[must_use]
+    pub fn has_ended(&self, application: &ApplicationId) -> bool {
+        self.ended.contains_key(application)
+    }
+
     #[must_use]
     pub fn is_revoked(&self, attempt: &AttemptId) -> bool {
         self.revoked.contains(attempt) || self.ended.contains_key(&attempt.application)
