@@ -97,6 +97,18 @@ fn allowed(name: &str) -> Option<&'static [&'static str]> {
         "bobbin-types" => &["thiserror"],
         "bobbin-rm-core" | "bobbin-na-core" | "bobbin-am-core" => &["bobbin-types", "thiserror"],
         "bobbin-proto" => &["bobbin-types", "prost", "tonic", "tonic-prost", "thiserror"],
+        "bobbin-hadoop" => &[
+            "bobbin-types",
+            "prost",
+            "bytes",
+            "thiserror",
+            "hmac",
+            "sha1",
+            "md-5",
+            "getrandom",
+            "base64",
+            "tokio",
+        ],
         "bobbin-sandbox" => &[
             "bobbin-types",
             "nix",

@@ -1,0 +1,3 @@
+//! Hadoop IPC, tokens and YARN's messages.
+
+pub mod proto;
