@@ -46,7 +46,7 @@ fn hide(path: &Path) -> anyhow::Result<()> {
 }
 
 fn serve(dir: &Path, groups: &CgroupRoot) -> anyhow::Result<()> {
-    let mut spec = spec_in(&dir.join("worker"))?;
+    let mut spec = spec_in(&dir.join(format!("worker-{}", std::process::id())))?;
     let limits = CgroupLimits {
         memory_mib: spec.memory_mib,
         vcores: spec.vcores,
@@ -55,7 +55,7 @@ fn serve(dir: &Path, groups: &CgroupRoot) -> anyhow::Result<()> {
     };
     spec.cgroups = Some(groups.lease("floor", &limits)?);
     let bare = Bare::new(&spec)?;
-    let bundle = dir.join("bundle");
+    let bundle = dir.join(format!("bundle-{}", std::process::id()));
     let parent = own_group()?;
     write_bundle(
         &bundle,

@@ -130,6 +130,7 @@ impl Bare {
             BareRoot::Same => self.same_root()?,
             BareRoot::Least => least_root()?,
         }
+        sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(failed("no new privileges"))?;
         let outputs = [self.null.as_fd(), self.null.as_fd()];
         inside::restrict_self(&self.spec, outputs, &self.filter)?;
         let null = std::os::fd::AsRawFd::as_raw_fd(&self.null);

@@ -55,6 +55,8 @@ pub(crate) struct Monitor {
     watch: Option<Watch>,
     /// Bytes that have come from PID 1 and are not yet a whole event.
     received: Vec<u8>,
+    /// The program has been executed.
+    started: bool,
     /// PID 1 says no more.
     socket_ended: bool,
     /// Of this process, for the agent.
@@ -100,6 +102,7 @@ impl Monitor {
             watch,
             start_ticks,
             received: Vec::new(),
+            started: false,
             socket_ended: false,
             kill_at: None,
             sample_at: None,
@@ -140,7 +143,10 @@ impl Monitor {
     pub(crate) fn wait_started(&mut self) -> Result<u64, LaunchError> {
         loop {
             match self.next_event() {
-                Some(Event::Started) => return Ok(self.start_ticks),
+                Some(Event::Started) => {
+                    self.started = true;
+                    return Ok(self.start_ticks);
+                }
                 Some(Event::Failed { step, errno }) => {
                     return Err(LaunchError::Setup {
                         step,
@@ -197,11 +203,6 @@ impl Monitor {
     pub(crate) fn watch_until_end(&mut self) {
         while self.first_status.is_none() {
             self.turn();
-            while let Some(event) = self.next_event() {
-                if let Event::Ended { status } = event {
-                    self.program_status = Some(status);
-                }
-            }
         }
         self.pump.drain();
         self.take_events();
@@ -231,7 +232,9 @@ impl Monitor {
                 what.push(Source::Pipe(index));
             }
         }
-        if !self.socket_ended {
+        // Once the program runs, PID 1 has only its end to tell, and its own end says so too: what it
+        // has sent waits in the socket, and nobody is woken for it.
+        if !self.started && !self.socket_ended {
             fds.push(PollFd::new(self.first.socket.as_fd(), PollFlags::POLLIN));
             what.push(Source::First);
         }
