@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Doors;
 use super::identify::authorize;
 use super::logs::LogRelay;
-use super::pages::fitting;
+use super::pages::{bounded, fitting};
 use super::status::{failed, malformed, refused};
 use super::translate::{
     application_to_wire, cluster_to_wire, container_to_wire, node_to_wire, submission_from_wire,
@@ -242,7 +242,8 @@ impl Client for ClientService {
         let (_, id, _) = self
             .application(&request, &text, Operation::ViewApplication)
             .await?;
-        Ok(Response::new(application_to_wire(self.report(id).await?)))
+        let report = application_to_wire(self.report(id).await?);
+        Ok(Response::new(bounded(report)))
     }
 
     async fn list_applications(
@@ -375,7 +376,12 @@ impl Client for ClientService {
                 let last = answer
                     .as_ref()
                     .map_or(true, |report| report.state.is_ended());
-                if answers.send(answer.map(application_to_wire)).await.is_err() || last {
+                if answers
+                    .send(answer.map(|report| bounded(application_to_wire(report))))
+                    .await
+                    .is_err()
+                    || last
+                {
                     return;
                 }
                 tokio::select! {

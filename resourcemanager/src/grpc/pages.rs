@@ -1,5 +1,6 @@
 //! Lists in messages that every client takes.
 
+use bobbin_proto::v1::ApplicationReport;
 use bobbin_types::MESSAGE_BYTES_MAX;
 use prost::Message;
 
@@ -28,9 +29,22 @@ pub(super) fn in_pieces<T: Message>(rows: impl Iterator<Item = T>) -> Vec<Vec<T>
     pieces
 }
 
+/// A report that fits into one message: of very many attempts the oldest ones' diagnostics go.
+pub(super) fn bounded(mut report: ApplicationReport) -> ApplicationReport {
+    let mut excess = report.encoded_len().saturating_sub(LIST_BYTES_MAX);
+    for attempt in &mut report.attempts {
+        if excess == 0 {
+            break;
+        }
+        excess = excess.saturating_sub(attempt.diagnostics.len());
+        attempt.diagnostics.clear();
+    }
+    report
+}
+
 #[cfg(test)]
 mod tests {
-    use bobbin_proto::v1::ContainerStatus;
+    use bobbin_proto::v1::{AttemptReport, ContainerStatus};
 
     use super::*;
 
@@ -59,5 +73,23 @@ mod tests {
     #[test]
     fn one_row_always_goes() {
         assert_eq!(fitting(&[row(LIST_BYTES_MAX * 2), row(1)]), 1);
+    }
+
+    #[test]
+    fn of_many_attempts_the_newest_keep_their_words() {
+        let attempt = |n| AttemptReport {
+            attempt: n,
+            diagnostics: "x".repeat(64 << 10),
+            ..Default::default()
+        };
+        let report = ApplicationReport {
+            attempts: (1..=100).map(attempt).collect(),
+            ..Default::default()
+        };
+        let bounded = bounded(report);
+        assert!(bounded.encoded_len() < MESSAGE_BYTES_MAX);
+        assert_eq!(bounded.attempts.len(), 100);
+        assert!(bounded.attempts[0].diagnostics.is_empty());
+        assert!(!bounded.attempts[99].diagnostics.is_empty());
     }
 }
