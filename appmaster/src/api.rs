@@ -19,6 +19,8 @@ pub struct ClientMode {
     /// For the driver, on top of this process's own environment, and for the executors.
     pub environment: BTreeMap<String, String>,
     pub settings: AppSettings,
+    /// Localized into every executor's working folder.
+    pub files: Vec<bobbin_proto::v1::LocalResource>,
 }
 
 /// An application without any cluster: driver and executors on this host.

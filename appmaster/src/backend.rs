@@ -18,6 +18,8 @@ pub(crate) const EXECUTOR_PROGRAM: &str = "bobbin-executor";
 pub(crate) struct ExecutorLaunch {
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) secret: String,
+    /// Localized into every executor's working folder.
+    pub(crate) files: Vec<v1::LocalResource>,
 }
 
 pub(crate) enum Backend {
@@ -138,7 +140,7 @@ impl Cluster {
         let launch = v1::LaunchContext {
             argv: vec![EXECUTOR_PROGRAM.to_owned()],
             environment: self.launch.environment.clone().into_iter().collect(),
-            local_resources: Vec::new(),
+            local_resources: self.launch.files.clone(),
             secrets: [(
                 "executor-secret".to_owned(),
                 self.launch.secret.clone().into_bytes(),

@@ -49,6 +49,7 @@ pub async fn run_client_mode(mode: ClientMode) -> Result<DriverEnd, AppMasterErr
             &mode.settings,
         ),
         secret: doors.gateway_address.secret.clone(),
+        files: mode.files.clone(),
     };
     let inbox = doors.inbox();
     let nodes = Nodes::new(inbox.clone(), stop.clone());
@@ -62,6 +63,8 @@ pub async fn run_client_mode(mode: ClientMode) -> Result<DriverEnd, AppMasterErr
     tokio::spawn(client::run(rm, inbox, stop));
 
     let (status, verdict) = shell.attend(&mut driver).await?;
+    // Its guard has gone: nobody would remove the folder if this process were killed now.
+    drop(folder);
     let end = driver_end(status, verdict);
     let finish = finish_message(&end);
     let acknowledged = shell.end(Some(finish), FINISH_WAIT).await;

@@ -18,9 +18,11 @@ use crate::master::Verdict;
 use crate::nodes::Nodes;
 use crate::settings::AppSettings;
 use crate::shell::{Doors, executor_environment, private_folder};
+use crate::shipped_files::read_shipped_files;
 
 /// Where the sandbox has room for the driver's socket.
 const DRIVER_SOCKET: &str = "/run/bobbin/driver.sock";
+const SECRETS: &str = "/run/bobbin/secrets";
 const ATTEMPT_TOKEN: &str = "/run/bobbin/secrets/attempt-token";
 /// Overrides [`ATTEMPT_TOKEN`], for tests outside containers.
 const ATTEMPT_TOKEN_VARIABLE: &str = "BOBBIN_ATTEMPT_TOKEN_FILE";
@@ -56,6 +58,8 @@ pub async fn run_cluster_mode(argv: Vec<String>) -> Result<ExitStatus, AppMaster
             &settings,
         ),
         secret: doors.gateway_address.secret.clone(),
+        files: read_shipped_files(Path::new(SECRETS))
+            .map_err(AppMasterError::io("read the list of shipped files"))?,
     };
     let inbox = doors.inbox();
     let nodes = Nodes::new(inbox.clone(), stop.clone());

@@ -28,6 +28,7 @@ mod nodes;
 mod processes;
 mod settings;
 mod shell;
+mod shipped_files;
 mod spool;
 
 pub use api::{AppMasterError, ClientMode, DriverEnd, LocalMode};
@@ -37,3 +38,4 @@ pub use executor::{ExecutorOptions, run_executor};
 pub use guard::run_guard;
 pub use local::run_local;
 pub use settings::{AppSettings, AppSettingsError};
+pub use shipped_files::{SHIPPED_FILES_SECRET, encode_shipped_files};

@@ -70,6 +70,7 @@ pub async fn run_local(mode: LocalMode) -> Result<DriverEnd, AppMasterError> {
         launch: ExecutorLaunch {
             environment,
             secret: doors.gateway_address.secret.clone(),
+            files: Vec::new(),
         },
         groups: std::collections::HashMap::new(),
         granted: 0,
@@ -82,6 +83,8 @@ pub async fn run_local(mode: LocalMode) -> Result<DriverEnd, AppMasterError> {
     let core = ApplicationMaster::new(config);
     let mut shell = doors.open(attempt, &mode.settings, core, backend, stop);
     let (status, verdict) = shell.attend(&mut driver).await?;
+    // Its guard has gone: nobody would remove the folder if this process were killed now.
+    drop(folder);
     let end = driver_end(status, verdict);
     shell.end(None, std::time::Duration::from_secs(5)).await;
     shell.stop.cancel();

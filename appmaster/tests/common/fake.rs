@@ -299,6 +299,7 @@ impl Cluster {
             argv,
             environment: BTreeMap::from([("MARK".to_owned(), "m2".to_owned())]),
             settings: AppSettings::from_map(&settings.into_iter().collect()).unwrap(),
+            files: Vec::new(),
         }
     }
 

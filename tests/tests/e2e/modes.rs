@@ -234,4 +234,19 @@ fn shipped_files_and_archives_are_beside_the_driver() {
         .run()
         .expect_code(0);
     assert_eq!(run.stdout, "shipped\nunpacked\n", "{run:?}");
+
+    // Executors have the same files, in both modes.
+    for mode in ["cluster", "client"] {
+        let script = format!(
+            "exec \"$BOBBIN\" submit --deploy-mode {mode} --num-executors 1 --executor-memory 64m \
+             --files data.txt --archives lib.tgz -- sh -c 'echo 1 | bobbin map -- cat data.txt lib.tgz/inner'"
+        );
+        let run = cluster
+            .sh(&script)
+            .current_dir(folder.path())
+            .env("BOBBIN", bobbin_tests::program("bobbin"))
+            .run()
+            .expect_code(0);
+        assert_eq!(run.stdout, "shipped\nunpacked\n", "{mode}: {run:?}");
+    }
 }

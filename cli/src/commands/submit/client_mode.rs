@@ -8,17 +8,19 @@ use super::cluster_mode::check_executors;
 use super::interrupt::Interrupts;
 use super::local_mode::{end, failure};
 use super::plan::Plan;
+use super::upload;
 use crate::args::SubmitArgs;
 use crate::cluster::Cluster;
 use crate::commands::follow::state_of;
 use crate::exit_codes::{DONE, KILLED};
 use crate::failure::{Failure, Kind, Outcome};
+use crate::output::Bar;
 use crate::{output, parse};
 
 pub(crate) async fn run(
     cluster: Cluster,
     args: &SubmitArgs,
-    plan: Plan,
+    mut plan: Plan,
     settings: AppSettings,
     quiet: bool,
 ) -> Outcome {
@@ -30,7 +32,9 @@ pub(crate) async fn run(
             .await?;
         check_executors(args, answer.largest_container.as_ref())?;
     }
+    let (application_id, files) = ship(&cluster, args, &mut plan, quiet).await?;
     let request = v1::SubmitApplicationRequest {
+        application_id,
         name: plan.name,
         queue: args.queue.clone(),
         unmanaged: true,
@@ -59,6 +63,7 @@ pub(crate) async fn run(
         argv: plan.argv,
         environment: plan.environment,
         settings,
+        files,
     };
     let ended = super::local_mode::to_the_end(run_client_mode(mode), &mut interrupts)
         .await
@@ -72,6 +77,26 @@ pub(crate) async fn run(
         output::note(&hint(&answer.application_id));
     }
     Ok(code)
+}
+
+/// Uploads what the executors shall have; the driver runs here and has its files already.
+async fn ship(
+    cluster: &Cluster,
+    args: &SubmitArgs,
+    plan: &mut Plan,
+    quiet: bool,
+) -> Result<(String, Vec<v1::LocalResource>), Failure> {
+    if args.num_executors == 0 || !plan.has_resources() {
+        return Ok((String::new(), Vec::new()));
+    }
+    let mut files = std::mem::take(&mut plan.of_nodes);
+    let mut client = cluster.client();
+    let new = cluster
+        .answer(client.new_application(v1::NewApplicationRequest {}))
+        .await?;
+    let bar = Bar::bytes(quiet, plan.upload_bytes(), "uploading".to_owned());
+    files.extend(upload::all(cluster, &new.application_id, &plan.uploads, &bar).await?);
+    Ok((new.application_id, files))
 }
 
 /// Whether it was somebody's kill that ended the driver: its own status is then only the signal's.

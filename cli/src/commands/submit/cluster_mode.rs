@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bobbin_appmaster::{SHIPPED_FILES_SECRET, encode_shipped_files};
 use bobbin_proto::v1;
 use bobbin_types::{AttemptState, ExitStatus, YarnApplicationState};
 use tokio::io::AsyncWrite;
@@ -186,8 +187,8 @@ fn request(
         launch: Some(v1::LaunchContext {
             argv,
             environment,
+            secrets: shipped(&local_resources),
             local_resources,
-            secrets: std::collections::HashMap::new(),
         }),
         resource: Some(resource(
             args.driver_memory.saturating_add(OVERHEAD_MEMORY_MIB),
@@ -201,6 +202,14 @@ fn request(
         application_type: "BOBBIN".to_owned(),
         settings: plan.settings.into_iter().collect(),
     })
+}
+
+/// What the master hands on to its executors: they have the same files in their folders.
+fn shipped(files: &[v1::LocalResource]) -> std::collections::HashMap<String, Vec<u8>> {
+    if files.is_empty() {
+        return std::collections::HashMap::new();
+    }
+    [(SHIPPED_FILES_SECRET.to_owned(), encode_shipped_files(files))].into()
 }
 
 /// Holds the lease that `--tie-to-client` asked for, until this process ends.

@@ -80,8 +80,11 @@ fn refused(mut failure: Failure) -> Failure {
 /// Says what was asked for and has no meaning here.
 fn note_unused(args: &SubmitArgs, plan: &plan::Plan, quiet: bool) {
     let runs_here = args.deploy_mode == DeployMode::Client;
-    if runs_here && plan.has_resources() && !quiet {
-        output::note("--files and --archives are for a driver in the cluster; this one runs here");
+    let has_executors = args.master == Master::Cluster && args.num_executors > 0;
+    if runs_here && !has_executors && plan.has_resources() && !quiet {
+        output::note(
+            "--files and --archives are for containers; everything runs here, beside the files",
+        );
     }
 }
 
