@@ -43,8 +43,8 @@ pub use error::LaunchError;
 pub use launcher::{Launched, Launcher, Stop, is_running, signal_container};
 pub use probe::probe;
 pub use record::{
-    Adopted, EXIT_FILE, ExitRecord, RecordError, START_FILE, StartRecord, adopt, read_exit,
-    read_start,
+    Adopted, EXIT_FILE, ExitRecord, RecordError, START_FILE, StartRecord, adopt, forbid_start,
+    read_exit, read_start,
 };
 pub use server::serve;
 pub use spec::{Bind, ContainerSpec, CpuMode, Limits, Profile};

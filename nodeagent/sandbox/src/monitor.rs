@@ -33,6 +33,11 @@ const SAMPLE_UNLIMITED: Duration = Duration::from_millis(150);
 /// The same where it does; only to have a recent list of processes for the post mortem.
 const SAMPLE_LIMITED: Duration = Duration::from_millis(1000);
 
+/// Where the exit record is written before it gets its name.
+const EXIT_TEMPORARY: &str = "exit.json.tmp";
+/// Room kept for it on the disk.
+const EXIT_RESERVED_BYTES: i64 = 4096;
+
 /// What a set-up container consists of.
 pub(crate) struct Parts {
     pub(crate) spec: ContainerSpec,
@@ -52,6 +57,8 @@ pub(crate) struct Monitor {
     pump: Pump,
     signals: SignalFd,
     private_dir: File,
+    /// Made and not yet written.
+    exit_file: Option<File>,
     watch: Option<Watch>,
     /// Bytes that have come from PID 1 and are not yet a whole event.
     received: Vec<u8>,
@@ -71,14 +78,16 @@ pub(crate) struct Monitor {
     first_status: Option<WaitStatus>,
 }
 
-/// Whole or not at all: a reader never sees a part of a record.
-fn write_record(dir: &File, name: &str, text: &str) -> io::Result<()> {
-    let temporary = CString::new(format!("{name}.tmp"))?;
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
-    let mut file = File::from(sys::open_strict(dir.as_raw_fd(), &temporary, flags, 0o600)?);
-    file.write_all(text.as_bytes())?;
+fn create(dir: &File, name: &str) -> io::Result<File> {
     let name = CString::new(name)?;
-    nix::fcntl::renameat(dir, temporary.as_c_str(), dir, name.as_c_str())?;
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
+    sys::open_strict(dir.as_raw_fd(), &name, flags, 0o600).map(File::from)
+}
+
+/// Puts a written file in its place, whole or not at all.
+fn rename(dir: &File, from: &str, to: &str) -> io::Result<()> {
+    let (from, to) = (CString::new(from)?, CString::new(to)?);
+    nix::fcntl::renameat(dir, from.as_c_str(), dir, to.as_c_str())?;
     Ok(())
 }
 
@@ -101,6 +110,7 @@ impl Monitor {
             private_dir,
             watch,
             start_ticks,
+            exit_file: None,
             received: Vec::new(),
             started: false,
             socket_ended: false,
@@ -125,7 +135,7 @@ impl Monitor {
             monitor_start_ticks: self.start_ticks,
             cgroup_slot: self.spec.cgroups.as_ref().map(|lease| lease.slot),
         };
-        write_record(&self.private_dir, START_FILE, &record.to_json())
+        write_new_record(&self.private_dir, START_FILE, &record.to_json())
             .map_err(failed("write the start file"))?;
         (&self.first.socket)
             .write_all(&[inside::GO])
@@ -387,23 +397,43 @@ impl Monitor {
         self.sample_at = Some(Instant::now() + SAMPLE_UNLIMITED);
     }
 
+    /// Makes the exit file's place while the program runs: its end is told sooner, and a disk that
+    /// fills up meanwhile cannot take it away.
+    pub(crate) fn reserve_exit(&mut self) {
+        let Ok(file) = create(&self.private_dir, EXIT_TEMPORARY) else {
+            return;
+        };
+        let keep_size = nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        // Not every file system can; then the block is taken at the end.
+        let _ = nix::fcntl::fallocate(&file, keep_size, 0, EXIT_RESERVED_BYTES);
+        self.exit_file = Some(file);
+    }
+
     /// The record of the end. Nothing of the container lives any more when it is written.
-    pub(crate) fn write_exit(&mut self) {
-        let killed_by_kernel =
-            self.over_memory.is_none() && self.watch.as_ref().is_some_and(Watch::has_killed);
-        if killed_by_kernel {
+    ///
+    /// # Errors
+    /// A full disk: the agent finds no record and says so. Trying for ever would keep a dead
+    /// container on the books.
+    pub(crate) fn write_exit(&mut self) -> io::Result<()> {
+        let killed = self
+            .program_status
+            .is_none_or(|status| libc::WIFSIGNALED(status));
+        let by_kernel = killed
+            && self.over_memory.is_none()
+            && self.watch.as_ref().is_some_and(Watch::has_killed);
+        if by_kernel {
             let id = &self.spec.container_id;
             let listed = without_first(&self.last_sample, &self.first);
             let limit = self.limit_bytes();
             self.over_memory = Some(memory::post_mortem(id, limit, limit, &listed));
         }
         let record = exit_record(self.over_memory.take(), self.program_status);
-        let written = write_record(&self.private_dir, EXIT_FILE, &record.to_json());
-        if written.is_err() {
-            // A full disk: the agent finds no record and says so. Trying for ever would keep a
-            // dead container on the books.
-            sys::leave(1);
-        }
+        let mut file = match self.exit_file.take() {
+            Some(file) => file,
+            None => create(&self.private_dir, EXIT_TEMPORARY)?,
+        };
+        file.write_all(record.to_json().as_bytes())?;
+        rename(&self.private_dir, EXIT_TEMPORARY, EXIT_FILE)
     }
 }
 
@@ -484,14 +514,18 @@ mod tests {
     }
 
     #[test]
-    fn a_record_replaces_the_former_one_whole() {
+    fn a_record_gets_its_name_when_it_is_whole() {
         let dir = tempfile::tempdir().unwrap();
         let folder = File::open(dir.path()).unwrap();
-        write_record(&folder, "x.json", "long text").unwrap();
-        write_record(&folder, "x.json", "short").unwrap();
+        create(&folder, EXIT_TEMPORARY)
+            .unwrap()
+            .write_all(b"text")
+            .unwrap();
+        assert!(!dir.path().join(EXIT_FILE).exists());
+        rename(&folder, EXIT_TEMPORARY, EXIT_FILE).unwrap();
         assert_eq!(
-            fs::read_to_string(dir.path().join("x.json")).unwrap(),
-            "short"
+            fs::read_to_string(dir.path().join(EXIT_FILE)).unwrap(),
+            "text"
         );
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }

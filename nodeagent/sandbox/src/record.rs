@@ -1,6 +1,7 @@
 //! The two files a monitor leaves in the container's private folder: who it is, and how it ended.
 //!
-//! Both are written to a temporary name and renamed, so that a reader sees all or nothing.
+//! The exit file is written under a temporary name and renamed, so that a reader sees all or nothing;
+//! the start file is written in one piece in place, and an empty one counts as none.
 
 use std::fs;
 use std::io;
@@ -140,6 +141,8 @@ fn read_record<T>(
     parse: impl FnOnce(&str) -> Option<T>,
 ) -> Result<Option<T>, RecordError> {
     match fs::read_to_string(path) {
+        // A monitor that was killed between making and writing its file.
+        Ok(text) if text.is_empty() => Ok(None),
         Ok(text) => match parse(&text) {
             Some(record) => Ok(Some(record)),
             None => Err(RecordError::Malformed {
@@ -178,6 +181,45 @@ pub fn adopt(private_dir: &Path) -> Result<Adopted, RecordError> {
         Some(record) => Adopted::Ended(record),
         None => Adopted::Gone,
     })
+}
+
+/// Makes sure that a container found [`Adopted::Gone`] never starts: its monitor may still be on its
+/// way there, since the agent that ordered it was killed. The monitor then finds the start file taken
+/// and gives up.
+///
+/// False when the monitor was quicker: it is to be adopted after all.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn forbid_start(private_dir: &Path) -> Result<bool, RecordError> {
+    let path = private_dir.join(START_FILE);
+    // No process has these ticks, so it reads as a monitor that is gone.
+    let nobody = StartRecord {
+        container_id: String::new(),
+        monitor_pid: 1,
+        monitor_start_ticks: 0,
+        cgroup_slot: None,
+    };
+    let write = || -> io::Result<()> {
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        io::Write::write_all(&mut file, nobody.to_json().as_bytes())
+    };
+    match write() {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match read_start(private_dir)? {
+            // Forbidden before, or its monitor lived and is gone.
+            Some(start) => {
+                Ok(process::start_ticks(start.monitor_pid) != Some(start.monitor_start_ticks))
+            }
+            None => Ok(true),
+        },
+        // Without its folder no monitor can start it.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(source) => Err(RecordError::Read { path, source }),
+    }
 }
 
 #[cfg(test)]
@@ -224,10 +266,29 @@ mod tests {
         };
         fs::write(dir.path().join(EXIT_FILE), exit.to_json()).unwrap();
         assert!(matches!(adopt(dir.path()).unwrap(), Adopted::Ended(e) if e == exit));
+        assert!(forbid_start(dir.path()).unwrap(), "its monitor is gone");
         fs::write(dir.path().join(EXIT_FILE), "{").unwrap();
         assert!(matches!(
             adopt(dir.path()),
             Err(RecordError::Malformed { .. })
         ));
+    }
+
+    #[test]
+    fn a_forbidden_start_reads_as_gone_and_a_living_monitor_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(forbid_start(dir.path()).unwrap());
+        assert!(matches!(adopt(dir.path()).unwrap(), Adopted::Gone));
+        assert!(forbid_start(dir.path()).unwrap(), "again");
+        assert!(forbid_start(&dir.path().join("missing")).unwrap());
+        let own = i32::try_from(std::process::id()).unwrap();
+        let start = StartRecord {
+            container_id: String::new(),
+            monitor_pid: own,
+            monitor_start_ticks: process::start_ticks(own).unwrap(),
+            cgroup_slot: None,
+        };
+        fs::write(dir.path().join(START_FILE), start.to_json()).unwrap();
+        assert!(!forbid_start(dir.path()).unwrap());
     }
 }
