@@ -11,8 +11,8 @@ use std::time::Duration;
 use bobbin_na_core::{ContainerWork, Event, Exit, Found, INVALID};
 use bobbin_sandbox::Stop;
 use bobbin_sandbox::{
-    Adopted, CgroupLease, ContainerSpec, LaunchError, StartRecord, adopt, process, read_exit,
-    signal_container,
+    Adopted, CgroupLease, ContainerSpec, LaunchError, RecordError, StartRecord, adopt,
+    forbid_start, process, read_exit, signal_container,
 };
 use bobbin_types::{ContainerId, DIAGNOSTICS_BYTES_MAX, ExitStatus};
 use tokio::sync::mpsc;
@@ -94,10 +94,18 @@ pub(crate) fn start(
     Handle { commands }
 }
 
+/// Adopts, or makes sure that what has not started never will.
+fn adopt_or_forbid(private: &std::path::Path) -> Result<Adopted, RecordError> {
+    match adopt(private)? {
+        Adopted::Gone if !forbid_start(private)? => adopt(private),
+        found => Ok(found),
+    }
+}
+
 /// Looks for a container on record. Blocks.
 pub(crate) fn look(node: &Node, id: ContainerId, user: &str) -> FoundContainer {
     let private = node.folders.paths(&id, user).private;
-    let (found, running) = match adopt(&private) {
+    let (found, running) = match adopt_or_forbid(&private) {
         Ok(Adopted::Running { start, pidfd }) => (Found::Running, Some((start, pidfd))),
         Ok(Adopted::Ended(record)) => {
             let exit = Exit {

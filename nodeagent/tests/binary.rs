@@ -732,3 +732,53 @@ async fn one_agent_a_folder_and_the_end_leaves_nothing() {
     assert_eq!(register.containers.len(), 1);
     assert_eq!(register.containers[0].container_id, id);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_at_any_moment_runs_nothing_twice() {
+    if skip("an_agent_killed_at_any_moment_runs_nothing_twice") {
+        return;
+    }
+    const PER_ROUND: u32 = 6;
+    let (mut rm, mut agent) = pair().await;
+    for round in 0..10 {
+        let ids: Vec<_> = (1..=PER_ROUND)
+            .map(|n| container(100 * round + n))
+            .collect();
+        let starts: Vec<_> = ids
+            .iter()
+            .map(|id| {
+                let script = format!("echo {id} >> $BOBBIN_SHARED_DIR/runs; exit 4");
+                start(container_token(&rm, &agent, id), shell(&script))
+            })
+            .collect();
+        for order in &starts {
+            rm.order(order.clone());
+        }
+        // Each round a little later: between the order and the end of the last.
+        for _ in 0..round * 400 {
+            tokio::task::yield_now().await;
+        }
+        agent.kill_9();
+        agent.restart();
+        rm.expect_registration().await;
+        // What was on no record runs now; what was is only told.
+        for order in &starts {
+            rm.order(order.clone());
+        }
+        for id in &ids {
+            let status = rm.expect_exit_in_any_order(id).await;
+            assert!(
+                [Some(4), Some(-100)].contains(&status.exit_status),
+                "{status:?}"
+            );
+            rm.order(acknowledge(id));
+        }
+    }
+    let runs = std::fs::read_to_string(agent.shared("runs")).unwrap_or_default();
+    let mut lines: Vec<_> = runs.lines().collect();
+    let all = lines.len();
+    lines.sort_unstable();
+    lines.dedup();
+    assert_eq!(lines.len(), all, "something ran twice");
+    assert!(all > 0, "nothing ran at all");
+}

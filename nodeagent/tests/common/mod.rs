@@ -120,6 +120,7 @@ pub struct Rm {
     pub uploads: Uploads,
     server: Server,
     messages: mpsc::UnboundedReceiver<Message>,
+    exits: HashMap<String, v1::ContainerStatus>,
     address: String,
     stop: CancellationToken,
 }
@@ -139,6 +140,7 @@ impl Rm {
             uploads: server.uploads.clone(),
             server,
             messages,
+            exits: HashMap::new(),
             address: "127.0.0.1:0".into(),
             stop: CancellationToken::new(),
         };
@@ -218,6 +220,29 @@ impl Rm {
             _ => None,
         })
         .await;
+    }
+
+    /// As [`Rm::expect_exit`] for several ids whose ends come in any order.
+    pub async fn expect_exit_in_any_order(&mut self, id: &str) -> v1::ContainerStatus {
+        if let Some(status) = self.exits.remove(id) {
+            return status;
+        }
+        let mut others = HashMap::new();
+        let status = self
+            .expect("end", |m| match m {
+                Message::ContainerExited(exited) => {
+                    let status = exited.status.clone().unwrap();
+                    if status.container_id == id {
+                        return Some(status);
+                    }
+                    others.insert(status.container_id.clone(), status);
+                    None
+                }
+                _ => None,
+            })
+            .await;
+        self.exits.extend(others);
+        status
     }
 
     pub async fn expect_exit(&mut self, id: &str) -> v1::ContainerStatus {
