@@ -33,7 +33,8 @@ const SAMPLE_UNLIMITED: Duration = Duration::from_millis(150);
 /// The same where it does; only to have a recent list of processes for the post mortem.
 const SAMPLE_LIMITED: Duration = Duration::from_millis(1000);
 
-/// Where the exit record is written before it gets its name.
+/// Where the records are written before they get their names.
+const START_TEMPORARY: &str = "start.json.tmp";
 const EXIT_TEMPORARY: &str = "exit.json.tmp";
 /// Room kept for it on the disk.
 const EXIT_RESERVED_BYTES: i64 = 4096;
@@ -62,6 +63,8 @@ pub(crate) struct Monitor {
     watch: Option<Watch>,
     /// Bytes that have come from PID 1 and are not yet a whole event.
     received: Vec<u8>,
+    /// The start file is ours.
+    announced: bool,
     /// The program has been executed.
     started: bool,
     /// PID 1 says no more.
@@ -82,6 +85,22 @@ fn create(dir: &File, name: &str) -> io::Result<File> {
     let name = CString::new(name)?;
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
     sys::open_strict(dir.as_raw_fd(), &name, flags, 0o600).map(File::from)
+}
+
+/// Writes a file that must not be there yet, whole or not at all: an agent that has forbidden the
+/// start meanwhile wins, see `record::forbid_start`.
+fn write_new_record(dir: &File, name: &str, text: &str) -> io::Result<()> {
+    let temporary = format!("{name}.tmp");
+    create(dir, &temporary)?.write_all(text.as_bytes())?;
+    let (from, to) = (CString::new(temporary)?, CString::new(name)?);
+    let flags = nix::fcntl::AtFlags::empty();
+    let linked = nix::unistd::linkat(dir, from.as_c_str(), dir, to.as_c_str(), flags);
+    nix::unistd::unlinkat(
+        dir,
+        from.as_c_str(),
+        nix::unistd::UnlinkatFlags::NoRemoveDir,
+    )?;
+    Ok(linked?)
 }
 
 /// Puts a written file in its place, whole or not at all.
@@ -112,6 +131,7 @@ impl Monitor {
             start_ticks,
             exit_file: None,
             received: Vec::new(),
+            announced: false,
             started: false,
             socket_ended: false,
             kill_at: None,
@@ -135,8 +155,9 @@ impl Monitor {
             monitor_start_ticks: self.start_ticks,
             cgroup_slot: self.spec.cgroups.as_ref().map(|lease| lease.slot),
         };
-        write_new_record(&self.private_dir, START_FILE, &record.to_json())
+        self.write_start(&record)
             .map_err(failed("write the start file"))?;
+        self.announced = true;
         (&self.first.socket)
             .write_all(&[inside::GO])
             .map_err(failed("let PID 1 go on"))?;
@@ -146,6 +167,17 @@ impl Monitor {
             SAMPLE_UNLIMITED
         };
         self.sample_at = Some(Instant::now() + period);
+        Ok(())
+    }
+
+    /// Whole, and only if there is none: an agent that came back and found no start file may have
+    /// forbidden the start by making one (`forbid_start`).
+    fn write_start(&self, record: &StartRecord) -> io::Result<()> {
+        create(&self.private_dir, START_TEMPORARY)?.write_all(record.to_json().as_bytes())?;
+        let (from, to) = (CString::new(START_TEMPORARY)?, CString::new(START_FILE)?);
+        let only_new = nix::fcntl::RenameFlags::RENAME_NOREPLACE;
+        let dir = &self.private_dir;
+        nix::fcntl::renameat2(dir, from.as_c_str(), dir, to.as_c_str(), only_new)?;
         Ok(())
     }
 
@@ -201,6 +233,9 @@ impl Monitor {
         self.first.kill();
         if self.first_status.is_none() {
             self.first_status = waitpid(self.first.pid, None).ok();
+        }
+        if !self.announced {
+            return;
         }
         // Without it the container was never there.
         let _ = nix::unistd::unlinkat(

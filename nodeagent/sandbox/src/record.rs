@@ -1,7 +1,6 @@
 //! The two files a monitor leaves in the container's private folder: who it is, and how it ended.
 //!
-//! The exit file is written under a temporary name and renamed, so that a reader sees all or nothing;
-//! the start file is written in one piece in place, and an empty one counts as none.
+//! Both are written under a temporary name and renamed, so that a reader sees all or nothing.
 
 use std::fs;
 use std::io;
@@ -141,7 +140,7 @@ fn read_record<T>(
     parse: impl FnOnce(&str) -> Option<T>,
 ) -> Result<Option<T>, RecordError> {
     match fs::read_to_string(path) {
-        // A monitor that was killed between making and writing its file.
+        // An agent that was killed while it forbade a start.
         Ok(text) if text.is_empty() => Ok(None),
         Ok(text) => match parse(&text) {
             Some(record) => Ok(Some(record)),

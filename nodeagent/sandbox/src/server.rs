@@ -25,8 +25,9 @@ use crate::seccomp;
 use crate::spare;
 use crate::sys;
 
-/// Monitors that wait: launches of one agent come in bursts, and two processors can serve two.
-const SPARES: usize = 2;
+/// Monitors that wait: launches of one agent come in bursts, and the next spare is forked only when
+/// a container has started.
+const SPARES: usize = 3;
 /// Spares that may die unused before the server gives up.
 const CRASHES_MAX: u32 = 100;
 
@@ -118,12 +119,16 @@ impl Server {
         self.control.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 
-    /// In a spare: tells the server and lets go of what only spares need.
+    /// In a spare: tells the server that another one is wanted.
     pub(crate) fn spare_is_used(&mut self) {
         if let Some(mut used) = self.used.take() {
             // A lost word costs a spare until this process ends and is reaped.
             let _ = used.write_all(&nix::unistd::getpid().as_raw().to_le_bytes());
         }
+    }
+
+    /// In a spare that has taken a launch.
+    pub(crate) fn let_go_of_control(&mut self) {
         self.control = None;
     }
 

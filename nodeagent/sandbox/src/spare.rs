@@ -51,52 +51,55 @@ impl First {
 
 /// The whole life of a monitor. The code is only for the server's eyes.
 pub(crate) fn run(server: &mut Server) -> i32 {
-    let spare = match Spare::new(server) {
-        Ok(spare) => Ok(spare),
-        Err(error) => Err(Answer::Failed(setup(error))),
-    };
+    // A failure is kept for the launch that meets it.
+    let spare = Spare::new(server).map_err(setup);
     let stream = match receive_launch(server) {
         Ok(Some(stream)) => stream,
         // The agent is gone; PID 1 sees the end of its socket.
         Ok(None) | Err(_) => return 0,
     };
-    server.spare_is_used();
-    let spare = match spare {
-        Ok(spare) => spare,
-        Err(answer) => {
-            let _ = send_answer(&stream, &answer, None);
-            return 1;
-        }
-    };
-    let mut monitor = match prepare(server, &stream, spare) {
-        Ok(monitor) => monitor,
-        Err(error) => {
-            let _ = send_answer(&stream, &Answer::Failed(error), None);
-            return 1;
-        }
-    };
-    let started = monitor.wait_started();
-    let answer = match started {
-        Ok(start_ticks) => {
-            let monitor_pid = nix::unistd::getpid().as_raw();
-            Answer::Started {
-                monitor_pid,
-                monitor_start_ticks: start_ticks,
-            }
-        }
-        Err(error) => {
-            monitor.give_up();
-            let _ = send_answer(&stream, &Answer::Failed(error), None);
-            return 1;
-        }
+    // Only spares need it; the agent's end must not seem open because of a container.
+    server.let_go_of_control();
+    let started = spare.and_then(|spare| start(server, &stream, spare));
+    let (answer, monitor) = match started {
+        Ok((monitor, answer)) => (answer, Some(monitor)),
+        Err(error) => (Answer::Failed(error), None),
     };
     let pidfd = process::open_pidfd(nix::unistd::getpid().as_raw()).ok();
     // An agent that has gone meanwhile finds the container by its start file.
     let _ = send_answer(&stream, &answer, pidfd.as_ref());
     drop((stream, pidfd));
+    // Not before: forking the next spare would take a processor from the container's start.
+    server.spare_is_used();
+    let Some(mut monitor) = monitor else { return 1 };
+    monitor.reserve_exit();
     monitor.watch_until_end();
-    monitor.write_exit();
-    0
+    if monitor.write_exit().is_ok() { 0 } else { 1 }
+}
+
+/// Sets the container up and waits until its program runs. On an error nothing of it is left.
+fn start(
+    server: &Server,
+    stream: &UnixStream,
+    spare: Spare,
+) -> Result<(Monitor, Answer), LaunchError> {
+    let mut monitor = prepare(server, stream, spare)?;
+    match monitor.wait_started() {
+        Ok(monitor_start_ticks) => {
+            let monitor_pid = nix::unistd::getpid().as_raw();
+            Ok((
+                monitor,
+                Answer::Started {
+                    monitor_pid,
+                    monitor_start_ticks,
+                },
+            ))
+        }
+        Err(error) => {
+            monitor.give_up();
+            Err(error)
+        }
+    }
 }
 
 fn setup(error: Failed) -> LaunchError {

@@ -235,6 +235,20 @@ fn containers_outlive_the_launcher() {
 }
 
 #[test]
+fn a_forbidden_start_does_not_happen() {
+    if !is_root("forbidden start") {
+        return;
+    }
+    let host = Host::new();
+    let spec = host.sh("touch ran");
+    assert!(bobbin_sandbox::forbid_start(&spec.private_dir).unwrap());
+    let error = host.refused(&spec);
+    assert!(error.to_string().contains("start file"), "{error}");
+    assert!(!spec.work_dir.join("ran").exists());
+    assert!(matches!(adopt(&spec.private_dir).unwrap(), Adopted::Gone));
+}
+
+#[test]
 fn a_killed_server_is_replaced() {
     if !is_root("killed server") {
         return;
@@ -305,7 +319,7 @@ fn nothing_is_left() {
     let children =
         || fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap_or_default();
     wait_for("ended monitors to be reaped", || {
-        children().split_whitespace().count() == 2
+        children().split_whitespace().count() == 3
     });
     let host_dir = host.dir.path().to_owned();
     drop(host);
