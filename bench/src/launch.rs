@@ -239,7 +239,7 @@ pub(crate) fn spec_in(dir: &Path) -> anyhow::Result<ContainerSpec> {
 }
 
 /// A measuring process; it ends when its input does.
-struct Worker {
+pub(crate) struct Worker {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -250,7 +250,7 @@ impl Worker {
         clippy::disallowed_methods,
         reason = "a small process measures what a large one would not"
     )]
-    fn start(dir: &Path, hide: Option<&Path>) -> anyhow::Result<Worker> {
+    pub(crate) fn start(dir: &Path, hide: Option<&Path>) -> anyhow::Result<Worker> {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .arg("worker")
@@ -272,7 +272,7 @@ impl Worker {
         })
     }
 
-    fn once(&mut self, what: &str) -> anyhow::Result<(Duration, Duration)> {
+    pub(crate) fn once(&mut self, what: &str) -> anyhow::Result<(Duration, Duration)> {
         writeln!(self.input, "{what}")?;
         let mut line = String::new();
         self.output.read_line(&mut line)?;
@@ -285,7 +285,7 @@ impl Worker {
         }
     }
 
-    fn end(self) -> anyhow::Result<()> {
+    pub(crate) fn end(self) -> anyhow::Result<()> {
         let Worker {
             mut child,
             input,

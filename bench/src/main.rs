@@ -7,6 +7,7 @@
 mod launch;
 mod runtimes;
 mod stats;
+mod submit_e2e;
 mod worker;
 
 use std::process::ExitCode;
@@ -21,6 +22,11 @@ use clap::Parser;
 enum Command {
     /// One sandboxed launch against the bare sandbox, and against container runtimes.
     Launch(launch::LaunchArguments),
+    /// `bobbin submit` to the driver's first line against a bare client and a bare sandbox.
+    SubmitE2e(submit_e2e::SubmitArguments),
+    /// The floor's client; started by submit-e2e.
+    #[command(hide = true)]
+    OneShot(submit_e2e::OneShotArguments),
     /// Measures one launch per line of its input; started by the other benchmarks.
     #[command(hide = true)]
     Worker(worker::WorkerArguments),
@@ -29,6 +35,8 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Launch(arguments) => launch::run(&arguments),
+        Command::SubmitE2e(arguments) => submit_e2e::run(&arguments),
+        Command::OneShot(arguments) => submit_e2e::one_shot(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),
     };
     match result {
