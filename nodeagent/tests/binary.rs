@@ -70,7 +70,7 @@ async fn a_container_runs_is_told_and_forgotten() {
     assert!(!work.exists());
     assert_eq!(agent.processes_of(&id), Vec::<String>::new());
     // Told again to who comes back, until it is acknowledged.
-    rm.vanish();
+    rm.vanish().await;
     rm.serve().await;
     let register = rm.expect_registration().await;
     assert_eq!(register.containers.len(), 1);

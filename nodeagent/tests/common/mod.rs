@@ -123,6 +123,7 @@ pub struct Rm {
     exits: HashMap<String, v1::ContainerStatus>,
     address: String,
     stop: CancellationToken,
+    serving: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Rm {
@@ -143,6 +144,7 @@ impl Rm {
             exits: HashMap::new(),
             address: "127.0.0.1:0".into(),
             stop: CancellationToken::new(),
+            serving: None,
         };
         rm.serve().await;
         rm
@@ -160,13 +162,19 @@ impl Rm {
             ..ServeLimits::default()
         };
         let stop = self.stop.clone();
-        tokio::spawn(bobbin_service::serve(routes, vec![listener], limits, stop));
+        self.serving = Some(tokio::spawn(async move {
+            bobbin_service::serve(routes, vec![listener], limits, stop)
+                .await
+                .unwrap();
+        }));
     }
 
     /// Goes away without a word.
-    pub fn vanish(&self) {
+    pub async fn vanish(&mut self) {
         self.server.orders.lock().unwrap().take();
         self.stop.cancel();
+        // The address is free when the listener is gone.
+        self.serving.take().unwrap().await.unwrap();
     }
 
     pub fn order(&self, order: Order) {
