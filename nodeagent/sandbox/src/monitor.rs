@@ -87,22 +87,6 @@ fn create(dir: &File, name: &str) -> io::Result<File> {
     sys::open_strict(dir.as_raw_fd(), &name, flags, 0o600).map(File::from)
 }
 
-/// Writes a file that must not be there yet, whole or not at all: an agent that has forbidden the
-/// start meanwhile wins, see `record::forbid_start`.
-fn write_new_record(dir: &File, name: &str, text: &str) -> io::Result<()> {
-    let temporary = format!("{name}.tmp");
-    create(dir, &temporary)?.write_all(text.as_bytes())?;
-    let (from, to) = (CString::new(temporary)?, CString::new(name)?);
-    let flags = nix::fcntl::AtFlags::empty();
-    let linked = nix::unistd::linkat(dir, from.as_c_str(), dir, to.as_c_str(), flags);
-    nix::unistd::unlinkat(
-        dir,
-        from.as_c_str(),
-        nix::unistd::UnlinkatFlags::NoRemoveDir,
-    )?;
-    Ok(linked?)
-}
-
 /// Puts a written file in its place, whole or not at all.
 fn rename(dir: &File, from: &str, to: &str) -> io::Result<()> {
     let (from, to) = (CString::new(from)?, CString::new(to)?);
