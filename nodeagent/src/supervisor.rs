@@ -96,10 +96,13 @@ pub(crate) fn start(
 
 /// Adopts, or makes sure that what has not started never will.
 fn adopt_or_forbid(private: &std::path::Path) -> Result<Adopted, RecordError> {
-    match adopt(private)? {
-        Adopted::Gone if !forbid_start(private)? => adopt(private),
-        found => Ok(found),
+    let found = adopt(private)?;
+    if matches!(found, Adopted::Gone) {
+        forbid_start(private)?;
+        // A monitor that was quicker is there now, or has ended already.
+        return adopt(private);
     }
+    Ok(found)
 }
 
 /// Looks for a container on record. Blocks.
