@@ -14,6 +14,7 @@ use bobbin_appmaster::map_client::{
 /// Polls until `condition` gives something; panics with `status` when it takes too long.
 pub(crate) async fn wait_for<T>(status: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
+    let mut pace = tokio::time::interval(Duration::from_millis(5));
     loop {
         if let Some(found) = condition() {
             return found;
@@ -22,7 +23,7 @@ pub(crate) async fn wait_for<T>(status: &str, mut condition: impl FnMut() -> Opt
             start.elapsed() < Duration::from_secs(60),
             "waited too long for {status}"
         );
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        pace.tick().await;
     }
 }
 
