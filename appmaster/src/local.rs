@@ -2,7 +2,7 @@
 
 use bobbin_am_core::{ApplicationMaster, Config};
 use bobbin_service::wall_now;
-use bobbin_types::{ApplicationId, AttemptId, Resource};
+use bobbin_types::{ApplicationId, AttemptId, NodeId, Resource};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{AppMasterError, DriverEnd, LocalMode};
@@ -54,18 +54,10 @@ pub async fn run_local(mode: LocalMode) -> Result<DriverEnd, AppMasterError> {
     environment.insert(executor::SECRET_FILE_VARIABLE.to_owned(), secret_file);
     // A master that has gone does not come back.
     environment.insert(executor::DETACHED_VARIABLE.to_owned(), "0".to_owned());
-    let host = nix::unistd::gethostname().ok();
-    let host = host.and_then(|h| h.into_string().ok());
-    let node = format!("{}:0", host.as_deref().unwrap_or("localhost"));
     let backend = Backend::Local(LocalExecutors {
         inbox: doors.inbox(),
         attempt,
-        node: node.parse().or_else(|_| "localhost:0".parse()).map_err(
-            |e: bobbin_types::IdError| AppMasterError::Environment {
-                variable: "HOSTNAME",
-                problem: e.to_string(),
-            },
-        )?,
+        node: this_host()?,
         program,
         launch: ExecutorLaunch {
             environment,
@@ -89,6 +81,20 @@ pub async fn run_local(mode: LocalMode) -> Result<DriverEnd, AppMasterError> {
     shell.end(None, std::time::Duration::from_secs(5)).await;
     shell.stop.cancel();
     Ok(end)
+}
+
+/// This host, as a node that has no agent.
+fn this_host() -> Result<NodeId, AppMasterError> {
+    let host = nix::unistd::gethostname()
+        .ok()
+        .and_then(|h| h.into_string().ok());
+    let node = format!("{}:0", host.as_deref().unwrap_or("localhost"));
+    node.parse()
+        .or_else(|_| "localhost:0".parse())
+        .map_err(|e: bobbin_types::IdError| AppMasterError::Environment {
+            variable: "HOSTNAME",
+            problem: e.to_string(),
+        })
 }
 
 /// Cores this process may use.

@@ -66,6 +66,15 @@ fn long_functions(path: &str, text: &str) -> Vec<String> {
             continue;
         }
         let close = format!("{}}}", " ".repeat(indent));
+        let signature_end = format!("{})", " ".repeat(indent));
+        // A trait's method without a body ends with its signature.
+        let declared = lines[start..]
+            .iter()
+            .find(|l| **l == close || l.starts_with(&signature_end))
+            .is_some_and(|l| l.ends_with(';'));
+        if declared {
+            continue;
+        }
         let length = lines[start..]
             .iter()
             .position(|l| *l == close)
