@@ -21,6 +21,7 @@ use crate::plan;
 use crate::program::{NotExecuted, Program};
 use crate::spec::{ContainerSpec, Limits, Profile};
 use crate::sys;
+use crate::warm::{self, Mapping};
 use crate::wire;
 
 /// Descriptors that fit into one message. Source: SCM_MAX_FD, net/scm.h, is 253.
@@ -92,6 +93,7 @@ pub(crate) struct Inherited<'a> {
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
     pub(crate) filter: &'a [libc::sock_filter],
+    pub(crate) mappings: &'a [Mapping],
     /// The namespace to start from; `None` in the rootless profile.
     pub(crate) base: Option<BorrowedFd<'a>>,
     pub(crate) resolv: Option<&'a Path>,
@@ -105,6 +107,7 @@ pub(crate) fn run(inherited: Inherited<'_>) -> ! {
     // SAFETY: the default disposition runs no code.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let early = inherited.base.map_or(Ok(()), prepare_early);
+    warm::warm(inherited.mappings);
     let monitor = &inherited.monitor;
     let event = match start(&inherited, early) {
         Ok(child) => reap(monitor.as_raw_fd(), child),

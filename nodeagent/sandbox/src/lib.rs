@@ -36,6 +36,7 @@ mod server;
 mod spare;
 mod spec;
 mod sys;
+mod warm;
 mod wire;
 
 pub use cgroup::{CgroupLease, CgroupLimits, CgroupRoot, Usage};

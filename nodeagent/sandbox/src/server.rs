@@ -24,6 +24,7 @@ use crate::launcher::CONTROL_FD;
 use crate::seccomp;
 use crate::spare;
 use crate::sys;
+use crate::warm::{self, Mapping};
 
 /// Monitors that wait: launches of one agent come in bursts, and the next spare is forked only when
 /// a container has started.
@@ -37,6 +38,8 @@ pub(crate) struct Server {
     /// A spare writes its pid here when it takes a launch.
     used: Option<std::fs::File>,
     pub(crate) filter: Vec<libc::sock_filter>,
+    /// What spares fill their page tables with.
+    pub(crate) mappings: Vec<Mapping>,
     /// `None` in the rootless profile.
     pub(crate) base: Option<Base>,
     pub(crate) resolv: Option<PathBuf>,
@@ -107,6 +110,7 @@ fn set_up(control: OwnedFd) -> Result<(Server, std::fs::File), Failed> {
         control: Some(control),
         used: Some(std::fs::File::from(used_write)),
         filter: seccomp::filter(),
+        mappings: warm::mappings(),
         base,
         resolv: base::resolv_target(),
     };

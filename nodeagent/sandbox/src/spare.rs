@@ -26,6 +26,7 @@ use crate::pump::{self, Pump};
 use crate::server::Server;
 use crate::spec::{ContainerSpec, Profile};
 use crate::sys;
+use crate::warm;
 use crate::wire::{self, Answer, Malformed};
 
 /// A monitor that waits for its container, with PID 1 already born.
@@ -141,6 +142,7 @@ impl Spare {
                 stdout: stdout_write,
                 stderr: stderr_write,
                 filter: &server.filter,
+                mappings: &server.mappings,
                 base: server.base.as_ref().map(|base| base.namespace.as_fd()),
                 resolv: server.resolv.as_deref(),
             })
@@ -152,6 +154,7 @@ impl Spare {
         if server.base.is_none() {
             map_user(pid)?;
         }
+        warm::warm(&server.mappings);
         Ok(Spare {
             first,
             pump: Pump::new(stdout, stderr),
