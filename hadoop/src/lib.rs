@@ -1,3 +1,19 @@
-//! Hadoop IPC, tokens and YARN's messages.
+//! What unmodified Hadoop clients speak: Hadoop IPC version 9, tokens, Credentials, YARN's messages.
+//!
+//! Everything but [`server`] does no I/O: [`connection::Connection`] takes bytes and gives events.
+//! Nothing here decides: who a client is and what a call does are the caller's, through
+//! [`server::Authenticator`] and [`server::Service`].
+//!
+//! Absent on purpose: a client, the Writable engines, Kerberos, compression, TLS, and the SASL
+//! qualities auth-int and auth-conf.
 
+pub mod connection;
+pub mod digest;
+pub mod exceptions;
+pub mod frame;
 pub mod proto;
+pub mod protocol;
+pub mod rpc;
+pub mod sasl;
+pub mod server;
+pub mod wire;
