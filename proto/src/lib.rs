@@ -11,6 +11,7 @@ pub use convert::{FieldError, field};
 #[allow(
     missing_debug_implementations,
     unreachable_pub,
+    rustdoc::invalid_html_tags,
     clippy::all,
     clippy::pedantic,
     clippy::restriction,
