@@ -11,7 +11,16 @@ fn the_demo_prints_its_table() {
         return;
     }
     let run = Command::new(root().join("examples/demo"))
-        .env("BOBBIN_BIN", program("bobbin").parent().unwrap())
+        // As `make demo` does: relative to the repository.
+        .current_dir(root())
+        .env(
+            "BOBBIN_BIN",
+            program("bobbin")
+                .parent()
+                .unwrap()
+                .strip_prefix(root())
+                .unwrap(),
+        )
         .run()
         .expect_code(0);
     assert!(
