@@ -48,6 +48,10 @@ pub(crate) struct LaunchArguments {
     output: String,
 }
 
+/// What a launch leaves for later (the next spare, groups, the kernel's own clean-up) is done in this
+/// pause, so that no contender pays for another. The sustained rate has no pauses.
+const PAUSE: Duration = Duration::from_millis(8);
+
 /// One contender's series.
 #[derive(Debug, serde::Serialize)]
 struct Row {
@@ -66,6 +70,26 @@ struct Series {
     to_end: Vec<Duration>,
 }
 
+impl Series {
+    fn new(name: &str) -> Series {
+        Series {
+            name: name.to_owned(),
+            to_exec: Vec::new(),
+            to_end: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, (to_exec, to_end): (Duration, Duration), counts: bool) {
+        if counts {
+            self.to_exec.push(to_exec);
+            self.to_end.push(to_end);
+        }
+    }
+}
+
+/// Our launch from a small process, beside the one from a process with ballast.
+pub(crate) const SMALL: &str = "bobbin-small";
+
 /// Runs the benchmark and prints its result.
 ///
 /// # Errors
@@ -81,78 +105,121 @@ pub(crate) fn run(arguments: &LaunchArguments) -> anyhow::Result<()> {
     let result = measure(arguments, dir.path(), &groups);
     groups.remove_all().context("control groups")?;
     remove_runtime_groups(&groups);
-    let (rows, missing) = result?;
-    print(arguments, &rows, &missing)
+    print(arguments, &result?)
 }
 
-fn measure(
-    arguments: &LaunchArguments,
-    dir: &Path,
-    groups: &CgroupRoot,
-) -> anyhow::Result<(Vec<Row>, Vec<String>)> {
-    let mut missing = Vec::new();
-    let mut contenders: Vec<&str> = Vec::new();
+/// What a run has found.
+#[derive(Debug, serde::Serialize)]
+struct Report {
+    rounds: usize,
+    ballast_mib: usize,
+    rows: Vec<Row>,
+    /// Launches a second, one after the other without pauses.
+    sustained_per_second: f64,
+    sustained_bare_per_second: f64,
+    skipped: Vec<String>,
+}
+
+/// The measuring processes: runtimes need one without the v2 tree of a hybrid host.
+struct Workers {
+    floors: Worker,
+    runtimes: Worker,
+}
+
+impl Workers {
+    fn once(&mut self, name: &str) -> anyhow::Result<(Duration, Duration)> {
+        match Runtime::from_name(name) {
+            Some(_) => self.runtimes.once(name),
+            None => self.floors.once(name),
+        }
+    }
+}
+
+/// The contenders that can be measured here, and why the others cannot.
+fn contenders(arguments: &LaunchArguments) -> anyhow::Result<(Vec<Series>, Vec<String>)> {
+    let mut skipped = Vec::new();
+    let mut names = Vec::new();
+    if arguments.ballast > 0 {
+        names.push(SMALL);
+    }
     for name in &arguments.vs {
         match Runtime::from_name(name).map(Runtime::program) {
             Some((program, cure)) if find(program).is_none() => {
-                missing.push(format!("{program} is not installed; try: {cure}"));
+                skipped.push(format!("{program} is not installed; try: {cure}"));
             }
-            Some(_) => contenders.push(name),
-            None if name == "bare" || name == "least" => contenders.push(name),
+            Some(_) => names.push(name),
+            None if name == "bare" || name == "least" => names.push(name),
             None => bail!("--vs {name}: one of bare, least, crun, runc, bwrap"),
         }
     }
+    Ok((names.into_iter().map(Series::new).collect(), skipped))
+}
+
+fn measure(arguments: &LaunchArguments, dir: &Path, groups: &CgroupRoot) -> anyhow::Result<Report> {
+    let (mut others, skipped) = contenders(arguments)?;
     let init = match &arguments.init {
         Some(init) => init.clone(),
-        None => std::env::current_exe()?.with_file_name("bobbin-container-init"),
+        None => init_beside()?,
     };
     let launcher = Launcher::start(&init)?;
-    let mut floors = Worker::start(dir, None)?;
     let unified = Path::new("/sys/fs/cgroup/unified");
-    let mut runtimes = Worker::start(dir, unified.exists().then_some(unified))?;
-    let ballast = vec![1_u8; arguments.ballast << 20];
-    let mut ours = Series {
-        name: "bobbin".into(),
-        to_exec: vec![],
-        to_end: vec![],
+    let mut workers = Workers {
+        floors: Worker::start_with(dir, &init, None)?,
+        runtimes: Worker::start_with(dir, &init, unified.exists().then_some(unified))?,
     };
-    let mut others: Vec<Series> = contenders
-        .iter()
-        .map(|name| Series {
-            name: (*name).to_owned(),
-            to_exec: vec![],
-            to_end: vec![],
-        })
-        .collect();
+    let ballast = vec![1_u8; arguments.ballast << 20];
+    let mut ours = Series::new("bobbin");
     let warm_up = 5.min(arguments.rounds);
     for round in 0..arguments.rounds + warm_up {
         let spec = spec_in(&dir.join(format!("c{round}")))?;
-        let (to_exec, to_end) = ours_once(&launcher, groups, spec)?;
-        if round >= warm_up {
-            ours.to_exec.push(to_exec);
-            ours.to_end.push(to_end);
-        }
+        std::thread::sleep(PAUSE);
+        ours.push(ours_once(&launcher, groups, spec)?, round >= warm_up);
         for series in &mut others {
-            let floor = series.name == "bare" || series.name == "least";
-            let worker = if floor { &mut floors } else { &mut runtimes };
-            let (to_exec, to_end) = worker.once(&series.name)?;
-            if round >= warm_up {
-                series.to_exec.push(to_exec);
-                series.to_end.push(to_end);
-            }
+            std::thread::sleep(PAUSE);
+            series.push(workers.once(&series.name)?, round >= warm_up);
         }
     }
+    std::thread::sleep(PAUSE);
+    let sustained_per_second = sustained(arguments.rounds, || {
+        let spec = spec_in(&dir.join("sustained"))?;
+        ours_once(&launcher, groups, spec)
+    })?;
+    let sustained_bare_per_second = sustained(arguments.rounds, || workers.floors.once("bare"))?;
     ensure!(
         ballast.iter().step_by(4096).all(|byte| *byte == 1),
         "the ballast has changed"
     );
-    floors.end()?;
-    runtimes.end()?;
+    workers.floors.end()?;
+    workers.runtimes.end()?;
     let rows = std::iter::once(&ours)
         .chain(&others)
         .map(|series| row(series, &ours))
         .collect();
-    Ok((rows, missing))
+    Ok(Report {
+        rounds: arguments.rounds,
+        ballast_mib: arguments.ballast,
+        rows,
+        sustained_per_second,
+        sustained_bare_per_second,
+        skipped,
+    })
+}
+
+/// Launches a second over a series without pauses.
+fn sustained(
+    rounds: usize,
+    mut once: impl FnMut() -> anyhow::Result<(Duration, Duration)>,
+) -> anyhow::Result<f64> {
+    let start = Instant::now();
+    for _ in 0..rounds {
+        once()?;
+    }
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a number of rounds is far below 2^52"
+    )]
+    let rounds = rounds as f64;
+    Ok(rounds / start.elapsed().as_secs_f64().max(f64::EPSILON))
 }
 
 fn row(series: &Series, ours: &Series) -> Row {
@@ -166,7 +233,10 @@ fn row(series: &Series, ours: &Series) -> Row {
 }
 
 /// What the agent does for a container: lease groups, launch, wait for its end and read how.
-fn ours_once(
+///
+/// # Errors
+/// When a step fails or the program does not exit with 0.
+pub(crate) fn ours_once(
     launcher: &Launcher,
     groups: &CgroupRoot,
     mut spec: ContainerSpec,
@@ -238,6 +308,10 @@ pub(crate) fn spec_in(dir: &Path) -> anyhow::Result<ContainerSpec> {
     })
 }
 
+fn init_beside() -> anyhow::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("bobbin-container-init"))
+}
+
 /// A measuring process; it ends when its input does.
 pub(crate) struct Worker {
     child: Child,
@@ -246,15 +320,22 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// With the launcher that stands beside this program.
+    pub(crate) fn start(dir: &Path, hide: Option<&Path>) -> anyhow::Result<Worker> {
+        Worker::start_with(dir, &init_beside()?, hide)
+    }
+
     #[expect(
         clippy::disallowed_methods,
         reason = "a small process measures what a large one would not"
     )]
-    pub(crate) fn start(dir: &Path, hide: Option<&Path>) -> anyhow::Result<Worker> {
+    fn start_with(dir: &Path, init: &Path, hide: Option<&Path>) -> anyhow::Result<Worker> {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .arg("worker")
             .arg(dir)
+            .arg("--init")
+            .arg(init)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         if let Some(hide) = hide {
@@ -329,26 +410,26 @@ fn remove_runtime_groups(groups: &CgroupRoot) {
     }
 }
 
-fn print(arguments: &LaunchArguments, rows: &[Row], missing: &[String]) -> anyhow::Result<()> {
+fn print(arguments: &LaunchArguments, report: &Report) -> anyhow::Result<()> {
     if arguments.output == "json" {
-        println!("{}", serde_json::to_string_pretty(rows)?);
+        println!("{}", serde_json::to_string_pretty(report)?);
         return Ok(());
     }
     let mut text = String::new();
     writeln!(
         text,
         "One launch of dynamic /usr/bin/true, reap included; {} rounds, {} MiB held.\n",
-        arguments.rounds, arguments.ballast
+        report.rounds, report.ballast_mib
     )?;
     writeln!(
         text,
         "| launch | to exec p50 ms | to end p50 ms | p90 | p99 | bobbin / this |"
     )?;
     writeln!(text, "|---|---|---|---|---|---|")?;
-    for row in rows {
+    for row in &report.rows {
         let to_exec = row
             .to_exec
-            .map_or_else(|| "-".to_owned(), |times| format!("{:.3}", times.p50_ms));
+            .map_or_else(|| "-".to_owned(), |t| format!("{:.3}", t.p50_ms));
         let end = row.to_end;
         writeln!(
             text,
@@ -356,7 +437,14 @@ fn print(arguments: &LaunchArguments, rows: &[Row], missing: &[String]) -> anyho
             row.name, end.p50_ms, end.p90_ms, end.p99_ms, row.ours_to_this
         )?;
     }
-    for line in missing {
+    writeln!(
+        text,
+        "\nOne after the other without pauses: {:.0} launches/s, bare {:.0}/s ({:.2} of it).",
+        report.sustained_per_second,
+        report.sustained_bare_per_second,
+        report.sustained_per_second / report.sustained_bare_per_second
+    )?;
+    for line in &report.skipped {
         writeln!(text, "\nSKIPPED: {line}")?;
     }
     println!("{text}");

@@ -8,15 +8,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use bobbin_sandbox::bare::{Bare, BareRoot};
-use bobbin_sandbox::{CgroupLimits, CgroupRoot, CpuMode};
+use bobbin_sandbox::{CgroupLimits, CgroupRoot, CpuMode, Launcher};
 
-use crate::launch::spec_in;
+use crate::launch::{SMALL, ours_once, spec_in};
 use crate::runtimes::{Runtime, run_once, write_bundle};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct WorkerArguments {
     /// Folder for the containers' folders.
     dir: PathBuf,
+    /// The launcher, for our own launch from a small process.
+    #[arg(long)]
+    init: PathBuf,
     /// Hide this mount first (a v2 tree that runtimes cannot take for a hybrid host).
     #[arg(long)]
     hide: Option<PathBuf>,
@@ -32,7 +35,7 @@ pub(crate) fn run(arguments: &WorkerArguments) -> anyhow::Result<()> {
     }
     let name = format!("bench-worker-{}", std::process::id());
     let groups = CgroupRoot::detect(None, &name).context("control groups")?;
-    let result = serve(&arguments.dir, &groups);
+    let result = serve(arguments, &groups);
     groups.remove_all().context("control groups")?;
     result
 }
@@ -45,7 +48,8 @@ fn hide(path: &Path) -> anyhow::Result<()> {
     umount2(path, MntFlags::MNT_DETACH).with_context(|| format!("hide {}", path.display()))
 }
 
-fn serve(dir: &Path, groups: &CgroupRoot) -> anyhow::Result<()> {
+fn serve(arguments: &WorkerArguments, groups: &CgroupRoot) -> anyhow::Result<()> {
+    let dir = &arguments.dir;
     let mut spec = spec_in(&dir.join(format!("worker-{}", std::process::id())))?;
     let limits = CgroupLimits {
         memory_mib: spec.memory_mib,
@@ -62,6 +66,7 @@ fn serve(dir: &Path, groups: &CgroupRoot) -> anyhow::Result<()> {
         &spec,
         &format!("{parent}/bobbin-bench-{}", std::process::id()),
     )?;
+    let mut launcher = None;
     let mut count = 0;
     let mut out = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
@@ -76,6 +81,15 @@ fn serve(dir: &Path, groups: &CgroupRoot) -> anyhow::Result<()> {
                 };
                 let times = bare.run(root)?;
                 (times.to_exec.as_nanos(), times.to_reaped.as_nanos())
+            }
+            SMALL => {
+                let launcher = match &launcher {
+                    Some(launcher) => launcher,
+                    None => launcher.insert(Launcher::start(&arguments.init)?),
+                };
+                let spec = spec_in(&dir.join(format!("small-{}-{count}", std::process::id())))?;
+                let (to_exec, to_end) = ours_once(launcher, groups, spec)?;
+                (to_exec.as_nanos(), to_end.as_nanos())
             }
             name => {
                 let runtime = Runtime::from_name(name).with_context(|| name.to_owned())?;

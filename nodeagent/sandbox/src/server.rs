@@ -10,6 +10,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -29,6 +30,10 @@ use crate::warm::{self, Mapping};
 /// Monitors that wait: launches of one agent come in bursts, and the next spare is forked only when
 /// a container has started.
 const SPARES: usize = 3;
+/// Below this they are made at once.
+const SPARES_MIN: usize = 2;
+/// Otherwise this long after a launch, when a short program has had its processor.
+const REFILL_AFTER: Duration = Duration::from_millis(3);
 /// Spares that may die unused before the server gives up.
 const CRASHES_MAX: u32 = 100;
 
@@ -158,32 +163,25 @@ impl Server {
         let signals = SignalFd::with_flags(&wanted, flags)?;
         let mut spares: Vec<i32> = Vec::with_capacity(SPARES);
         let mut crashes = 0_u32;
+        let mut refill_at = Some(Instant::now());
         loop {
-            while spares.len() < SPARES {
-                match sys::fork_into(0)? {
-                    Some(pid) => spares.push(pid),
-                    None => {
-                        drop((signals, used));
-                        sys::leave(spare::run(self));
+            let wanted = SPARES - spares.len();
+            if refill_at.is_some_and(|at| at <= Instant::now()) || spares.len() < SPARES_MIN {
+                refill_at = None;
+                for _ in 0..wanted {
+                    match sys::fork_into(0)? {
+                        Some(pid) => spares.push(pid),
+                        None => {
+                            drop((signals, used));
+                            sys::leave(spare::run(self));
+                        }
                     }
                 }
             }
-            let control = self.control.as_ref().map(AsFd::as_fd);
-            let mut fds = vec![
-                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-                PollFd::new(used.as_fd(), PollFlags::POLLIN),
-            ];
-            // Only its end is waited for: the launches are the spares' to take.
-            fds.extend(control.map(|control| PollFd::new(control, PollFlags::empty())));
-            match poll(&mut fds, PollTimeout::NONE) {
-                Ok(_) | Err(nix::Error::EINTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-            let ended = fds.get(2).and_then(PollFd::any).unwrap_or(true);
-            drop(fds);
-            if ended {
+            if !self.wait(&signals, &used, refill_at)? {
                 return Ok(());
             }
+            let before = spares.len();
             let mut word = [0_u8; 4];
             while used.read_exact(&mut word).is_ok() {
                 let pid = i32::from_le_bytes(word);
@@ -201,10 +199,42 @@ impl Server {
                     crashes += 1;
                 }
             }
+            if spares.len() < before {
+                refill_at = Some(Instant::now() + REFILL_AFTER);
+            }
             if crashes > CRASHES_MAX {
                 return Err(io::Error::other("spare monitors keep dying"));
             }
         }
+    }
+
+    /// Waits for a used spare, an ended child or the time to refill. False when the agent is gone.
+    fn wait(
+        &self,
+        signals: &SignalFd,
+        used: &std::fs::File,
+        refill_at: Option<Instant>,
+    ) -> io::Result<bool> {
+        let mut fds = vec![
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(used.as_fd(), PollFlags::POLLIN),
+        ];
+        // Only its end is waited for: the launches are the spares' to take.
+        fds.extend(
+            self.control
+                .as_ref()
+                .map(|control| PollFd::new(control.as_fd(), PollFlags::empty())),
+        );
+        let timeout = refill_at.map_or(PollTimeout::NONE, |at| {
+            let left = at.saturating_duration_since(Instant::now());
+            // Rounded up, so that the time has come when it wakes.
+            PollTimeout::from(u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX))
+        });
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(!fds.get(2).and_then(PollFd::any).unwrap_or(true))
     }
 }
 

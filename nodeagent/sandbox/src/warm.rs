@@ -6,7 +6,7 @@
 
 use std::fs;
 
-/// One mapping of the program, the C library, the heap or the stack.
+/// One mapping of the program, the C library or the heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mapping {
     start: usize,
@@ -31,7 +31,8 @@ fn parse(maps: &str) -> Vec<Mapping> {
             let name = fields.nth(3).unwrap_or_default();
             let start = usize::from_str_radix(start, 16).ok()?;
             let bytes = usize::from_str_radix(end, 16).ok()?.checked_sub(start)?;
-            let kernel = name.starts_with("[v");
+            // The kernel's own, and the stack, most of which is never used.
+            let kernel = name.starts_with("[v") || name == "[stack]";
             (rights.starts_with('r') && !kernel && bytes <= BYTES_MAX).then_some(Mapping {
                 start,
                 bytes,

@@ -153,7 +153,15 @@ fn daemons_die_with_their_container() {
 }
 
 fn started(host: &Host, script: &str) -> Container {
-    let container = host.start(host.sh(&format!("{script}; echo up; while :; do sleep 1; done")));
+    started_with_grace(host, script, 100)
+}
+
+fn started_with_grace(host: &Host, script: &str, kill_grace_ms: u32) -> Container {
+    let spec = host.sh(&format!("{script}; echo up; while :; do sleep 1; done"));
+    let container = host.start(ContainerSpec {
+        kill_grace_ms,
+        ..spec
+    });
     wait_for("the program's line", || container.log("stdout") == "up\n");
     container
 }
@@ -164,7 +172,8 @@ fn stopping_with_and_without_consent() {
         return;
     }
     let host = Host::new();
-    let container = started(&host, "trap 'exit 9' TERM; trap '' HUP");
+    // Long enough for a busy machine: it is not waited for when the program goes by itself.
+    let container = started_with_grace(&host, "trap 'exit 9' TERM", 20_000);
     signal_container(&container.launched.pidfd, Stop::TermThenKill).unwrap();
     assert_eq!(container.wait().exit_status, 9);
 
