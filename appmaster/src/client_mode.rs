@@ -36,7 +36,7 @@ pub async fn run_client_mode(mode: ClientMode) -> Result<DriverEnd, AppMasterErr
     let doors = Doors::bind(&socket, &[&host]).await?;
     let mut environment: Vec<_> = mode.environment.clone().into_iter().collect();
     environment.extend(driver_variables(&mode.attempt, &socket));
-    let mut driver = DriverProcess::start_guarded(&guard, folder.path(), &mode.argv, &environment);
+    let mut driver = DriverProcess::start_guarded(&guard, folder.path(), &mode.argv, &environment)?;
 
     let stop = CancellationToken::new();
     let _stop_at_end = stop.clone().drop_guard();
@@ -62,7 +62,7 @@ pub async fn run_client_mode(mode: ClientMode) -> Result<DriverEnd, AppMasterErr
     };
     tokio::spawn(client::run(rm, inbox, stop));
 
-    let (status, verdict) = shell.attend(&mut driver).await?;
+    let (status, verdict) = shell.attend(&mut driver).await;
     // Its guard has gone: nobody would remove the folder if this process were killed now.
     drop(folder);
     let end = driver_end(status, verdict);

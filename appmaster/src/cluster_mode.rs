@@ -45,7 +45,7 @@ pub async fn run_cluster_mode(argv: Vec<String>) -> Result<ExitStatus, AppMaster
     let (doors, socket, _folder) = bind_doors().await?;
     let variables = driver_variables(&attempt, &socket);
     // Before everything that waits: the driver's first line is what people wait for.
-    let mut driver = DriverProcess::start(&argv, &variables);
+    let mut driver = DriverProcess::start(&argv, &variables)?;
 
     let stop = CancellationToken::new();
     let _stop_at_end = stop.clone().drop_guard();
@@ -68,7 +68,7 @@ pub async fn run_cluster_mode(argv: Vec<String>) -> Result<ExitStatus, AppMaster
     let mut shell = doors.open(attempt, &settings, core, backend, stop.clone());
     tokio::spawn(client::run(rm, inbox, stop));
 
-    let (status, verdict) = shell.attend(&mut driver).await?;
+    let (status, verdict) = shell.attend(&mut driver).await;
     driver.end_group();
     let over = matches!(verdict, Some(Verdict::Over(_)));
     let mut end = driver_end(status, verdict);

@@ -28,6 +28,7 @@ pub(crate) struct DriverProcess {
     /// Whom signals go to.
     receiver: Receiver,
     end: oneshot::Receiver<ExitStatus>,
+    signals: Signals,
     /// Why it could not be started.
     pub(crate) start_error: Option<String>,
 }
@@ -87,7 +88,13 @@ pub(crate) fn find_program(program: &'static str) -> Result<PathBuf, AppMasterEr
 
 impl DriverProcess {
     /// Starts the driver in this container.
-    pub(crate) fn start(argv: &[String], environment: &[(String, String)]) -> DriverProcess {
+    ///
+    /// # Errors
+    /// Signals cannot be listened to. A driver that cannot be started is in `start_error`.
+    pub(crate) fn start(
+        argv: &[String],
+        environment: &[(String, String)],
+    ) -> Result<DriverProcess, AppMasterError> {
         let mut driver = command(Path::new(&argv[0]));
         driver.args(&argv[1..]).process_group(0);
         driver.envs(environment.iter().cloned());
@@ -100,7 +107,7 @@ impl DriverProcess {
         folder: &Path,
         argv: &[String],
         environment: &[(String, String)],
-    ) -> DriverProcess {
+    ) -> Result<DriverProcess, AppMasterError> {
         let mut driver = command(guard);
         let own = std::process::id().to_string();
         driver
@@ -114,7 +121,13 @@ impl DriverProcess {
 
     /// A thread of its own starts the child and waits for it: the guard is told when its parent
     /// *thread* ends, and threads of a runtime come and go.
-    fn launch(mut driver: Command, program: &str, receiver: fn(Pid) -> Receiver) -> DriverProcess {
+    fn launch(
+        mut driver: Command,
+        program: &str,
+        receiver: fn(Pid) -> Receiver,
+    ) -> Result<DriverProcess, AppMasterError> {
+        // Before the start: from now on a signal is the driver's, even one that comes before it.
+        let signals = Signals::listen().map_err(AppMasterError::io("listen to signals"))?;
         let (started, start) = std::sync::mpsc::channel();
         let (ended, end) = oneshot::channel();
         let program = program.to_owned();
@@ -141,31 +154,24 @@ impl DriverProcess {
         let pid = start
             .recv()
             .unwrap_or_else(|_| Err("the thread for the driver did not start".to_owned()));
-        DriverProcess {
+        Ok(DriverProcess {
+            signals,
             receiver: match pid {
                 Ok(pid) => receiver(Pid::from_raw(pid)),
                 Err(_) => Receiver::Nobody,
             },
             end,
             start_error: pid.err(),
-        }
+        })
     }
 
     /// Until the driver has ended. Signals that ask this process to end go to the driver instead.
-    pub(crate) async fn wait(&mut self) -> Result<ExitStatus, AppMasterError> {
-        let listen = |kind| signal(kind).map_err(AppMasterError::io("listen to signals"));
-        let mut terminate = listen(SignalKind::terminate())?;
-        let mut interrupt = listen(SignalKind::interrupt())?;
-        let mut hangup = listen(SignalKind::hangup())?;
-        let mut quit = listen(SignalKind::quit())?;
+    pub(crate) async fn wait(&mut self) -> ExitStatus {
         loop {
             let signal = tokio::select! {
                 biased;
-                ended = &mut self.end => return Ok(ended.unwrap_or(ExitStatus::ABORTED)),
-                _ = terminate.recv() => Signal::SIGTERM,
-                _ = interrupt.recv() => Signal::SIGINT,
-                _ = hangup.recv() => Signal::SIGHUP,
-                _ = quit.recv() => Signal::SIGQUIT,
+                ended = &mut self.end => return ended.unwrap_or(ExitStatus::ABORTED),
+                signal = self.signals.next() => signal,
             };
             self.signal(signal);
         }
@@ -187,6 +193,35 @@ impl DriverProcess {
         match self.receiver {
             Receiver::Group(_) => self.signal(Signal::SIGKILL),
             Receiver::Nobody | Receiver::Process(_) => {}
+        }
+    }
+}
+
+/// Signals that ask this process to end.
+#[derive(Debug)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    quit: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::SIGTERM,
+            _ = self.interrupt.recv() => Signal::SIGINT,
+            _ = self.hangup.recv() => Signal::SIGHUP,
+            _ = self.quit.recv() => Signal::SIGQUIT,
         }
     }
 }

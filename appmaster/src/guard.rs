@@ -72,7 +72,7 @@ async fn guard(
     let status = signals.watch(group).await;
     // Whatever is left, in whatever session.
     end_all_descendants();
-    if getppid().as_raw() != parent {
+    if status.is_none() {
         let _ = std::fs::remove_dir_all(folder);
     }
     if let Some(owner) = terminal {
@@ -82,6 +82,8 @@ async fn guard(
         stop.thread_block()?;
         let _ = tcsetpgrp(io::stdin(), owner);
     }
+    // Without a status the driver was killed here.
+    let status = status.unwrap_or_else(|| ExitStatus::from_signal(9));
     Ok(ExitCode::from(status.process_code()))
 }
 
@@ -119,16 +121,17 @@ impl Signals {
         })
     }
 
-    /// Until the driver has ended or nobody waits for it any more.
-    async fn watch(&mut self, driver: Pid) -> ExitStatus {
+    /// Until the driver has ended; `None` when nobody waits for it any more. (The parent's id tells
+    /// nothing then: the signal comes with the death of its first thread.)
+    async fn watch(&mut self, driver: Pid) -> Option<ExitStatus> {
         loop {
             let signal = tokio::select! {
-                _ = self.parent_died.recv() => return ExitStatus::from_signal(9),
+                _ = self.parent_died.recv() => return None,
                 _ = self.child.recv() => {
-                    if let Some(status) = reap(driver) {
-                        return status;
+                    match reap(driver) {
+                        Some(status) => return Some(status),
+                        None => continue,
                     }
-                    continue;
                 }
                 _ = self.terminate.recv() => Signal::SIGTERM,
                 _ = self.interrupt.recv() => Signal::SIGINT,

@@ -33,7 +33,7 @@ pub async fn run_local(mode: LocalMode) -> Result<DriverEnd, AppMasterError> {
     let doors = Doors::bind(&socket, &[]).await?;
     let mut variables: Vec<_> = mode.environment.clone().into_iter().collect();
     variables.extend(driver_variables(&attempt, &socket));
-    let mut driver = DriverProcess::start_guarded(&guard, folder.path(), &mode.argv, &variables);
+    let mut driver = DriverProcess::start_guarded(&guard, folder.path(), &mode.argv, &variables)?;
 
     let slots = mode.slots.unwrap_or_else(cores).max(1);
     let secret_file = folder.path().join("executor-secret");
@@ -57,6 +57,7 @@ pub async fn run_local(mode: LocalMode) -> Result<DriverEnd, AppMasterError> {
     let backend = Backend::Local(LocalExecutors {
         inbox: doors.inbox(),
         attempt,
+        folder: folder.path().to_owned(),
         node: this_host()?,
         program,
         launch: ExecutorLaunch {
@@ -74,7 +75,7 @@ pub async fn run_local(mode: LocalMode) -> Result<DriverEnd, AppMasterError> {
     config.allow_task_failures(mode.settings.task_failures_max);
     let core = ApplicationMaster::new(config);
     let mut shell = doors.open(attempt, &mode.settings, core, backend, stop);
-    let (status, verdict) = shell.attend(&mut driver).await?;
+    let (status, verdict) = shell.attend(&mut driver).await;
     // Its guard has gone: nobody would remove the folder if this process were killed now.
     drop(folder);
     let end = driver_end(status, verdict);

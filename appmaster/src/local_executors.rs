@@ -10,12 +10,17 @@ use nix::unistd::Pid;
 
 use crate::backend::ExecutorLaunch;
 use crate::input::{Inbox, Input};
+use crate::processes::end_marked;
 
+/// In the environment of everything that one executor starts.
+const MARK_VARIABLE: &str = "BOBBIN_LOCAL_CONTAINER";
 const LOG_VARIABLE: &str = "BOBBIN_LOG";
 
 pub(crate) struct LocalExecutors {
     pub(crate) inbox: Inbox,
     pub(crate) attempt: AttemptId,
+    /// The application's own, unique on this host.
+    pub(crate) folder: PathBuf,
     pub(crate) node: NodeId,
     pub(crate) program: PathBuf,
     pub(crate) launch: ExecutorLaunch,
@@ -45,6 +50,8 @@ impl LocalExecutors {
 
     pub(crate) fn start(&mut self, container: ContainerId) {
         let inbox = self.inbox.clone();
+        // Ids of two local applications can be the same, their folders cannot.
+        let mark = format!("{}/{container}", self.folder.display());
         #[expect(
             clippy::disallowed_methods,
             reason = "this is launch code: local mode's executor is a child of this process"
@@ -53,6 +60,7 @@ impl LocalExecutors {
         command
             .envs(&self.launch.environment)
             .env("BOBBIN_CONTAINER_ID", container.to_string())
+            .env(MARK_VARIABLE, &mark)
             .stdin(std::process::Stdio::null())
             .process_group(0)
             .kill_on_drop(true);
@@ -82,6 +90,9 @@ impl LocalExecutors {
                     format!("cannot start {}: {e}", program.display()),
                 ),
             };
+            // A killed executor could not end its tasks, and no container does it here.
+            let mark = format!("{MARK_VARIABLE}={mark}");
+            let _ = tokio::task::spawn_blocking(move || end_marked(&mark)).await;
             let ended = Completed {
                 container,
                 exit_status,

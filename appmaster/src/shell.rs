@@ -137,13 +137,13 @@ impl Shell {
     pub(crate) async fn attend(
         &mut self,
         driver: &mut DriverProcess,
-    ) -> Result<(ExitStatus, Option<Verdict>), AppMasterError> {
+    ) -> (ExitStatus, Option<Verdict>) {
         let verdict = tokio::select! {
             biased;
             status = driver.wait() => {
                 let verdict = self.verdict();
                 say_verdict(verdict.as_ref());
-                return Ok((status?, verdict));
+                return (status, verdict);
             }
             () = judged(&mut self.verdicts) => self.verdict(),
         };
@@ -152,15 +152,15 @@ impl Shell {
         if matches!(verdict, Some(Verdict::Failed(_)))
             && let Ok(status) = tokio::time::timeout(FAILED_GRACE, driver.wait()).await
         {
-            return Ok((status?, verdict));
+            return (status, verdict);
         }
         driver.signal(Signal::SIGTERM);
         if let Ok(status) = tokio::time::timeout(KILL_GRACE, driver.wait()).await {
-            return Ok((status?, verdict));
+            return (status, verdict);
         }
         driver.signal(Signal::SIGUSR1);
         driver.end_group();
-        Ok((driver.wait().await?, verdict))
+        (driver.wait().await, verdict)
     }
 
     fn verdict(&self) -> Option<Verdict> {

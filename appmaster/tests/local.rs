@@ -223,7 +223,7 @@ async fn a_killed_executor_is_replaced_and_its_tasks_run_again() {
     let (_, ()) = with_driver(2, async |socket, driver| {
         let folder = driver.folder.path().to_owned();
         let script = format!(
-            "echo $BOBBIN_TASK_ATTEMPT >>{0}/starts; if test -e {0}/go; then echo {{}}; else exec sleep 300; fi",
+            "echo $$ >>{0}/pids; echo $BOBBIN_TASK_ATTEMPT >>{0}/starts; if test -e {0}/go; then echo {{}}; else exec sleep 300; fi",
             folder.display()
         );
         let command = ["sh", "-c", script.as_str()];
@@ -245,6 +245,9 @@ async fn a_killed_executor_is_replaced_and_its_tasks_run_again() {
         assert_eq!(summary.unwrap().failed, 0);
         assert_eq!(sink.out(), "1\n2\n3\n4\n5\n6\n");
         assert_eq!(sink.last.retried, 2);
+        for pid in std::fs::read_to_string(folder.join("pids")).unwrap().lines() {
+            assert!(!is_alive(pid.parse().unwrap()), "task {pid} outlived its executor");
+        }
     })
     .await;
 }

@@ -44,6 +44,8 @@ pub(crate) struct State {
     pub(crate) refuse: Option<String>,
     pub(crate) acknowledge: bool,
     pub(crate) starts: u32,
+    /// Unique on this host: the cluster's port.
+    cluster: u16,
     /// Every executor ends at once with 1.
     pub(crate) broken_executors: bool,
 }
@@ -132,6 +134,7 @@ impl Fake {
         std::thread::spawn(move || {
             let status = child.wait().unwrap();
             drop(secret);
+            end_container(&container_id);
             fake.with(|state| {
                 state.pids.remove(&container_id);
                 state.report(
@@ -141,6 +144,23 @@ impl Fake {
                 );
             });
         });
+    }
+}
+
+/// What the end of a pid namespace does.
+fn end_container(container_id: &str) {
+    let mark = format!("BOBBIN_CONTAINER_ID={container_id}");
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
+            continue;
+        };
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        let is_task = environment
+            .split(|b| *b == 0)
+            .any(|v| v.starts_with(b"BOBBIN_TASK_REF="));
+        if is_task && environment.split(|b| *b == 0).any(|v| v == mark.as_bytes()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
     }
 }
 
@@ -171,7 +191,8 @@ impl State {
         while self.asked > 0 && self.granted < self.room {
             self.asked -= 1;
             self.granted += 1;
-            let container_id = format!("container_1_0001_01_{:06}", self.granted + 1);
+            let container_id =
+                format!("container_{}_0001_01_{:06}", self.cluster, self.granted + 1);
             let grant = v1::Grant {
                 container_token: format!("token-{container_id}"),
                 container_id,
@@ -266,6 +287,7 @@ impl Cluster {
         let address = listener.local_addr().unwrap().to_string();
         fake.with(|state| {
             state.address = address.clone();
+            state.cluster = listener.local_addr().unwrap().port();
             state.room = room;
             state.acknowledge = true;
         });
