@@ -14,6 +14,7 @@ mod run_files;
 mod serve;
 mod settings;
 mod shutdown;
+mod socket_owner;
 mod token;
 
 pub use client_settings::{
@@ -31,6 +32,7 @@ pub use run_files::{DaemonInfo, RunFileError, RunFiles, process_start_ticks, rea
 pub use serve::{Listener, ServeError, ServeLimits, serve};
 pub use settings::{SettingsError, check_keys, load, load_from};
 pub use shutdown::{notify_ready, notify_stopping, on_signals};
+pub use socket_owner::{SocketOwnerError, socket_owner};
 pub use token::{
     Claims, MasterSecretError, SecretKey, TokenError, TokenKind, bearer, claimed_node,
     load_or_create_secret,
