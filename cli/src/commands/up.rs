@@ -72,6 +72,9 @@ async fn start(
     let bar = Bar::waiting(quiet, "starting the cluster".to_owned());
     let rm = Daemon::resourcemanager(layout);
     let agents = Daemon::nodeagents(layout);
+    for daemon in agents.iter().chain([&rm]) {
+        daemon.let_die().await;
+    }
     let dead: Vec<_> = agents.iter().filter(|a| !a.is_alive()).collect();
     let was_alive = rm.is_alive() && dead.is_empty();
     if !rm.is_alive() {

@@ -138,6 +138,18 @@ impl Daemon {
         self.process().is_some()
     }
 
+    /// Waits until it is gone, if it is being killed: until then it looks alive and holds its port.
+    pub(crate) async fn let_die(&self) {
+        let deadline = Instant::now() + STOP_MAX;
+        let pid = read_daemon_info(&self.layout.run(), &self.name)
+            .ok()
+            .flatten()
+            .map_or(0, |info| info.pid);
+        while is_dying(pid) && Instant::now() < deadline {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// Its pid and start time.
     fn process(&self) -> Option<(i32, u64)> {
         if let Some(info) = self.ready() {
@@ -295,6 +307,35 @@ fn is_setting(name: &std::ffi::OsStr) -> bool {
         .is_some_and(|n| n.starts_with("BOBBIN_RM__") || n.starts_with("BOBBIN_NA__"))
 }
 
+/// Whether a process has been killed or is exiting, and is not gone yet.
+/// Source: proc(5), `SigPnd` and `ShdPnd` of `status`, field 9 of `stat`; `PF_EXITING` of linux/sched.h.
+fn is_dying(pid: i32) -> bool {
+    const SIGKILL_PENDING: u64 = 1 << 8;
+    const PF_EXITING: u64 = 0x4;
+    let dying = |task: &Path| {
+        let read = |file: &str| std::fs::read_to_string(task.join(file)).unwrap_or_default();
+        let killed = read("status")
+            .lines()
+            .filter_map(|l| l.strip_prefix("SigPnd:").or(l.strip_prefix("ShdPnd:")))
+            .filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+            .any(|mask| mask & SIGKILL_PENDING != 0);
+        // Of a zombie nothing is left but its status, which its parent may read when it likes.
+        let stat = read("stat");
+        let mut fields = stat
+            .rsplit_once(')')
+            .map_or("", |(_, rest)| rest)
+            .split_ascii_whitespace();
+        let state = fields.next().unwrap_or("X");
+        let flags = fields.nth(5).and_then(|f| f.parse::<u64>().ok());
+        !matches!(state, "Z" | "X") && (killed || flags.is_some_and(|f| f & PF_EXITING != 0))
+    };
+    std::fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .any(|task| dying(&task.path()))
+}
+
 /// Ends a process that is known by its pid and start time: TERM, `patience`, KILL.
 async fn end_process(pid: i32, start_ticks: u64, patience: Duration) -> Result<(), String> {
     let lives = || process_start_ticks(pid) == Some(start_ticks);
@@ -427,6 +468,23 @@ mod tests {
         runtime
             .block_on(end_process(pid, ticks, Duration::from_millis(30)))
             .unwrap();
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a process to kill")]
+    fn the_killed_are_let_die() {
+        assert!(!is_dying(i32::try_from(std::process::id()).unwrap()));
+        let mut child = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(!is_dying(pid));
+        child.kill().unwrap();
+        let deadline = Instant::now() + STOP_MAX;
+        while is_dying(pid) && Instant::now() < deadline {
+            std::thread::sleep(LOOK);
+        }
+        assert_eq!(process_start_ticks(pid), None);
+        assert!(!is_dying(pid));
+        child.wait().unwrap();
     }
 
     trait OwnGroup {
