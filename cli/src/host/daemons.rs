@@ -316,7 +316,10 @@ fn is_dying(pid: i32) -> bool {
         let read = |file: &str| std::fs::read_to_string(task.join(file)).unwrap_or_default();
         let killed = read("status")
             .lines()
-            .filter_map(|l| l.strip_prefix("SigPnd:").or(l.strip_prefix("ShdPnd:")))
+            .filter_map(|l| {
+                l.strip_prefix("SigPnd:")
+                    .or_else(|| l.strip_prefix("ShdPnd:"))
+            })
             .filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok())
             .any(|mask| mask & SIGKILL_PENDING != 0);
         // Of a zombie nothing is left but its status, which its parent may read when it likes.
