@@ -8,6 +8,8 @@
 //! qualities auth-int and auth-conf.
 
 pub mod connection;
+pub mod convert;
+pub mod credentials;
 pub mod digest;
 pub mod exceptions;
 pub mod frame;
@@ -16,4 +18,6 @@ pub mod protocol;
 pub mod rpc;
 pub mod sasl;
 pub mod server;
+pub mod tokens;
+pub mod vint;
 pub mod wire;
