@@ -61,10 +61,11 @@ impl Bare {
         let open = |path: &std::path::Path| OpenOptions::new().write(true).open(path);
         let mut groups = Vec::new();
         if let Some(lease) = &spec.cgroups {
-            for group in lease.groups.iter().chain(&lease.into_v2) {
-                let procs = group.join("cgroup.procs");
+            let joined = lease.groups.iter().map(|group| group.join("tasks"));
+            let joined_v2 = lease.into_v2.iter().map(|group| group.join("cgroup.procs"));
+            for file in joined.chain(joined_v2) {
                 groups.push(
-                    open(&procs)
+                    open(&file)
                         .map_err(failed("open the groups"))
                         .map_err(setup)?,
                 );
@@ -96,7 +97,7 @@ impl Bare {
         let namespaces =
             libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNS;
         let start = Instant::now();
-        let forked = sys::fork_into(u64::from(namespaces.unsigned_abs()));
+        let forked = sys::fork_into(u64::from(namespaces.unsigned_abs()), None);
         let Some(pid) = forked.map_err(failed("new namespaces"))? else {
             let Err(error) = self.inside(root);
             let words = format!("{}: {}", error.step, error.source);

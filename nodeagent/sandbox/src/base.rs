@@ -72,7 +72,8 @@ impl Base {
     pub(crate) fn build() -> Result<Base, Failed> {
         let (ours, theirs) = UnixStream::pair().map_err(failed("socket pair"))?;
         let new_mounts = u64::from(libc::CLONE_NEWNS.unsigned_abs());
-        let Some(pid) = sys::fork_into(new_mounts).map_err(failed("new mount namespace"))? else {
+        let Some(pid) = sys::fork_into(new_mounts, None).map_err(failed("new mount namespace"))?
+        else {
             let code = match build_in_child(&theirs) {
                 Ok(()) => 0,
                 Err(error) => {

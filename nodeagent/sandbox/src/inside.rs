@@ -5,6 +5,7 @@
 //! becomes the user and starts the program as its child without copying memory.
 //! It takes nothing from the program: its only input afterwards is a signal.
 
+use std::fs::File;
 use std::io::{self, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -26,6 +27,8 @@ use crate::wire;
 
 /// Descriptors that fit into one message. Source: SCM_MAX_FD, net/scm.h, is 253.
 pub(crate) const FDS_PER_MESSAGE: usize = 128;
+/// The number of a descriptor that is a control group's and no mount.
+pub(crate) const GROUP: usize = 0xffff;
 /// What the monitor sends when the program may start.
 pub(crate) const GO: u8 = b'G';
 /// What PID 1 tells its monitor.
@@ -160,8 +163,16 @@ fn start(inherited: &Inherited<'_>, early: Result<(), Failed>) -> Result<Pid, No
         step: error.to_string(),
         source: io::Error::from_raw_os_error(libc::EINVAL),
     })?;
+    let received = receive_fds(&inherited.monitor).map_err(|_| NotStarted::MonitorGone)?;
+    let (groups, received): (Vec<_>, Vec<_>) =
+        received.into_iter().partition(|(index, _)| *index == GROUP);
+    for (_, group) in groups {
+        File::from(group)
+            .write_all(b"0")
+            .map_err(failed("join a control group"))?;
+    }
     let trees = match spec.profile {
-        Profile::Full => receive_trees(&inherited.monitor).map_err(|_| NotStarted::MonitorGone)?,
+        Profile::Full => received,
         Profile::Rootless => {
             let trees = mounts::open_trees(&plan)?;
             base::assemble(Builder::UserNamespace)?;
@@ -201,8 +212,8 @@ fn receive_spec(monitor: &UnixStream) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The detached mounts, each with the number of its attachment in the plan.
-fn receive_trees(monitor: &UnixStream) -> io::Result<Vec<(usize, OwnedFd)>> {
+/// Control groups to join, and the detached mounts with the number of their attachment in the plan.
+fn receive_fds(monitor: &UnixStream) -> io::Result<Vec<(usize, OwnedFd)>> {
     let mut count = [0_u8; 4];
     (&*monitor).read_exact(&mut count)?;
     let count = usize::try_from(u32::from_le_bytes(count)).unwrap_or(usize::MAX);

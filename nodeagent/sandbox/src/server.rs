@@ -169,7 +169,7 @@ impl Server {
             if refill_at.is_some_and(|at| at <= Instant::now()) || spares.len() < SPARES_MIN {
                 refill_at = None;
                 for _ in 0..wanted {
-                    match sys::fork_into(0)? {
+                    match sys::fork_into(0, None)? {
                         Some(pid) => spares.push(pid),
                         None => {
                             drop((signals, used));

@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -125,43 +125,62 @@ impl Spare {
         }
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let signals = SignalFd::with_flags(&wanted, flags).map_err(failed("signalfd"))?;
-        let (stdout, stdout_write) = pump::log_pipe().map_err(failed("pipe"))?;
-        let (stderr, stderr_write) = pump::log_pipe().map_err(failed("pipe"))?;
-        let (ours, theirs) = UnixStream::pair().map_err(failed("socket pair"))?;
-        let mut namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-        if server.base.is_none() {
-            namespaces |= libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
-        }
-        let forked = sys::fork_into(u64::from(namespaces.unsigned_abs()))
-            .map_err(failed("new namespaces"))?;
-        let Some(pid) = forked else {
-            drop((ours, stdout, stderr, signals));
-            server.close_in_child();
-            inside::run(Inherited {
-                monitor: theirs,
-                stdout: stdout_write,
-                stderr: stderr_write,
-                filter: &server.filter,
-                mappings: &server.mappings,
-                base: server.base.as_ref().map(|base| base.namespace.as_fd()),
-                resolv: server.resolv.as_deref(),
-            })
-        };
-        let first = First {
-            pid: Pid::from_raw(pid),
-            socket: ours,
-        };
-        if server.base.is_none() {
-            map_user(pid)?;
-        }
+        let (first, pump) = birth(server, None)?;
         warm::warm(&server.mappings);
         Ok(Spare {
             first,
-            pump: Pump::new(stdout, stderr),
+            pump,
             signals,
             start_ticks,
         })
     }
+
+    /// For a lease with a v2 group: a new PID 1 that is born in it.
+    ///
+    /// Moving a process into a v2 group waits for a grace period of the kernel (some 10 ms on a
+    /// machine that was idle); being born there does not.
+    fn reborn(mut self, server: &Server, group: &Path) -> Result<Spare, Failed> {
+        self.first.kill();
+        let folder = open_folder(group)?;
+        (self.first, self.pump) = birth(server, Some(folder.as_fd()))?;
+        Ok(self)
+    }
+}
+
+/// PID 1 in its namespaces (and in a v2 group), and the pipes of the program's output.
+fn birth(server: &Server, group: Option<BorrowedFd<'_>>) -> Result<(First, Pump), Failed> {
+    let (stdout, stdout_write) = pump::log_pipe().map_err(failed("pipe"))?;
+    let (stderr, stderr_write) = pump::log_pipe().map_err(failed("pipe"))?;
+    let (ours, theirs) = UnixStream::pair().map_err(failed("socket pair"))?;
+    let mut namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if server.base.is_none() {
+        namespaces |= libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
+    }
+    let forked = sys::fork_into(u64::from(namespaces.unsigned_abs()), group)
+        .map_err(failed("new namespaces"))?;
+    let Some(pid) = forked else {
+        drop((ours, stdout, stderr));
+        server.close_in_child();
+        inside::run(Inherited {
+            monitor: theirs,
+            stdout: stdout_write,
+            stderr: stderr_write,
+            filter: &server.filter,
+            mappings: &server.mappings,
+            base: server.base.as_ref().map(|base| base.namespace.as_fd()),
+            resolv: server.resolv.as_deref(),
+        })
+    };
+    if server.base.is_none() {
+        map_user(pid)?;
+    }
+    Ok((
+        First {
+            pid: Pid::from_raw(pid),
+            socket: ours,
+        },
+        Pump::new(stdout, stderr),
+    ))
 }
 
 /// Maps the own uid and gid, and nothing else, into the container's user namespace.
@@ -261,6 +280,14 @@ fn prepare(server: &Server, mut stream: &UnixStream, spare: Spare) -> Result<Mon
         });
     }
     let plan = plan::plan(&spec, server.resolv.as_deref())?;
+    let group = spec
+        .cgroups
+        .as_ref()
+        .and_then(|lease| lease.into_v2.as_deref());
+    let spare = match group {
+        Some(group) => spare.reborn(server, group).map_err(setup)?,
+        None => spare,
+    };
     let result = set_up(server, &spec, &plan, &spare, (length, &bytes));
     let (private_dir, logs, watch) = result.map_err(|error| {
         spare.first.kill();
@@ -301,16 +328,18 @@ fn set_up(
     message: ([u8; 4], &[u8]),
 ) -> Result<Opened, Failed> {
     let first = &spare.first;
-    // PID 1 reads and plans meanwhile; what it then mounts already counts as the container's.
-    join_groups(spec, first.pid)?;
     let mut socket = &first.socket;
     let lost = || failed("tell PID 1 what to start");
     socket.write_all(&message.0).map_err(lost())?;
     socket.write_all(message.1).map_err(lost())?;
+    // PID 1 joins before it mounts, so that this counts as the container's, too.
+    let mut fds = open_groups(spec)?;
     if let Some(base) = &server.base {
         mounts::make_tops(base.writable_root.as_raw_fd(), plan)?;
-        send_trees(&first.socket, &mounts::open_trees(plan)?)?;
+        fds.extend(mounts::open_trees(plan)?);
     }
+    send_fds(&first.socket, &fds)?;
+    drop(fds);
     let log_dir = open_folder(&spec.log_dir)?;
     let log = |name| {
         pump::open_log(log_dir.as_fd(), name, spec.uid, spec.gid)
@@ -329,25 +358,26 @@ fn set_up(
     Ok((private_dir, logs, watch))
 }
 
-fn join_groups(spec: &ContainerSpec, pid: Pid) -> Result<(), Failed> {
-    let Some(lease) = &spec.cgroups else {
-        return Ok(());
-    };
-    let pid = pid.to_string();
-    for group in lease.groups.iter().chain(&lease.into_v2) {
-        fs::OpenOptions::new()
-            .write(true)
-            .open(group.join("cgroup.procs"))
-            .and_then(|mut file| file.write_all(pid.as_bytes()))
-            .map_err(failed(format!(
+/// The v1 groups' files through which a process joins by itself.
+///
+/// `tasks` and not `cgroup.procs`, and by PID 1 itself: only then does the kernel not wait for a
+/// grace period. Source: `cgroup_procs_write_start`, kernel/cgroup/cgroup.c.
+fn open_groups(spec: &ContainerSpec) -> Result<Vec<(usize, OwnedFd)>, Failed> {
+    let groups = spec.cgroups.as_ref().map_or(&[][..], |lease| &lease.groups);
+    groups
+        .iter()
+        .map(|group| {
+            let file = fs::OpenOptions::new().write(true).open(group.join("tasks"));
+            let file = file.map_err(failed(format!(
                 "join the control group {}",
                 group.display()
             )))?;
-    }
-    Ok(())
+            Ok((inside::GROUP, OwnedFd::from(file)))
+        })
+        .collect()
 }
 
-fn send_trees(socket: &UnixStream, trees: &[(usize, OwnedFd)]) -> Result<(), Failed> {
+fn send_fds(socket: &UnixStream, trees: &[(usize, OwnedFd)]) -> Result<(), Failed> {
     let count = u32::try_from(trees.len()).unwrap_or(u32::MAX);
     let mut stream = socket;
     stream

@@ -58,14 +58,23 @@ struct CloneArgs {
     cgroup: u64,
 }
 
-/// Forks into new namespaces. Returns `None` in the child.
+/// Forks into new namespaces, and into a v2 control group if one is given. Returns `None` in the
+/// child.
 ///
 /// The caller must be single-threaded, so that no lock is held by a thread the child does not have.
-pub(crate) fn fork_into(namespaces: u64) -> io::Result<Option<i32>> {
+pub(crate) fn fork_into(namespaces: u64, group: Option<BorrowedFd<'_>>) -> io::Result<Option<i32>> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     let sigchld = u64::from(libc::SIGCHLD.unsigned_abs());
+    let number = group.and_then(|group| u64::try_from(group.as_raw_fd()).ok());
+    let into = if number.is_some() {
+        CLONE_INTO_CGROUP
+    } else {
+        0
+    };
     let args = CloneArgs {
-        flags: namespaces,
+        flags: namespaces | into,
         exit_signal: sigchld,
+        cgroup: number.unwrap_or(0),
         ..CloneArgs::default()
     };
     // SAFETY: without CLONE_VM this is a fork: the child goes on with a copy of this memory and
