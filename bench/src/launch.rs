@@ -179,9 +179,12 @@ fn measure(arguments: &LaunchArguments, dir: &Path, groups: &CgroupRoot) -> anyh
             series.push(workers.once(&series.name)?, round >= warm_up);
         }
     }
+    let mut specs = (0..arguments.rounds)
+        .map(|round| spec_in(&dir.join(format!("s{round}"))))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     std::thread::sleep(PAUSE);
     let sustained_per_second = sustained(arguments.rounds, || {
-        let spec = spec_in(&dir.join("sustained"))?;
+        let spec = specs.pop().context("one specification per launch")?;
         ours_once(&launcher, groups, spec)
     })?;
     let sustained_bare_per_second = sustained(arguments.rounds, || workers.floors.once("bare"))?;
