@@ -1,5 +1,8 @@
 //! Flags of `submit` and `map`.
-#![allow(rustdoc::broken_intra_doc_links, reason = "these comments are the help texts")]
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "these comments are the help texts"
+)]
 
 use std::path::PathBuf;
 use std::time::Duration;

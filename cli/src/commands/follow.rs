@@ -11,7 +11,7 @@ use bobbin_proto::v1;
 use bobbin_proto::v1::read_logs_request::Source;
 use bobbin_types::{AttemptState, YarnApplicationState};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
@@ -259,11 +259,13 @@ impl Position {
     }
 }
 
-/// Where a log's bytes go. Nobody reading any more is no error: the rest is dropped.
+/// Where a log's bytes go. Nobody reading any more is no error: the rest is dropped, and who waits
+/// for that is told.
 #[derive(Debug)]
 pub(crate) struct Sink<W> {
     writer: W,
     closed: bool,
+    reader_gone: Option<Arc<Notify>>,
 }
 
 impl<W: AsyncWrite + Unpin> Sink<W> {
@@ -271,6 +273,15 @@ impl<W: AsyncWrite + Unpin> Sink<W> {
         Sink {
             writer,
             closed: false,
+            reader_gone: None,
+        }
+    }
+
+    /// As [`Sink::new`]; `reader_gone` is told once when nobody reads any more.
+    pub(crate) fn watched(writer: W, reader_gone: Arc<Notify>) -> Sink<W> {
+        Sink {
+            reader_gone: Some(reader_gone),
+            ..Sink::new(writer)
         }
     }
 
@@ -285,6 +296,9 @@ impl<W: AsyncWrite + Unpin> Sink<W> {
         match result.await {
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {
                 self.closed = true;
+                if let Some(reader_gone) = &self.reader_gone {
+                    reader_gone.notify_one();
+                }
                 Ok(())
             }
             Err(e) => Err(Failure::new(

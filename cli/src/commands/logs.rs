@@ -1,8 +1,11 @@
 //! `bobbin app logs`.
 
+use std::sync::Arc;
+
 use bobbin_proto::v1;
 use bobbin_proto::v1::read_logs_request::Source;
 use bobbin_types::ContainerId;
+use tokio::sync::Notify;
 
 use crate::args::AppLogsArgs;
 use crate::cluster::{Cluster, about};
@@ -125,9 +128,23 @@ async fn both(cluster: &Cluster, log: &LogFile) -> Result<(), Failure> {
     .await
 }
 
+/// Follows to the end, or until nobody reads any more: that only ends the following.
 async fn live(cluster: &Cluster, log: &LogFile, file: Option<&str>) -> Result<(), Failure> {
+    let reader_gone = Arc::new(Notify::new());
+    tokio::select! {
+        result = follow_all(cluster, log, file, reader_gone.clone()) => result,
+        () = reader_gone.notified() => Ok(()),
+    }
+}
+
+async fn follow_all(
+    cluster: &Cluster,
+    log: &LogFile,
+    file: Option<&str>,
+    reader_gone: Arc<Notify>,
+) -> Result<(), Failure> {
     let watcher = Watcher::start(cluster, &log.application_id);
-    let mut out = Sink::new(tokio::io::stdout());
+    let mut out = Sink::watched(tokio::io::stdout(), reader_gone);
     let followed = match file {
         Some(file) => {
             vec![follow(cluster, &named(log, file), watcher.known(), &mut out).await?]

@@ -100,6 +100,36 @@ fn interrupted_submit_kills_its_application() {
 }
 
 #[test]
+fn a_reader_that_leaves_ends_the_following_and_the_submit() {
+    if skip_without_root("a_reader_that_leaves_ends_the_following_and_the_submit") {
+        return;
+    }
+    let cluster = Cluster::up(1);
+    let endless = "sh -c 'while :; do echo y; sleep 0.01; done'";
+    let run = cluster
+        .sh(&format!(
+            "bobbin submit --deploy-mode cluster -- {endless} | head -3"
+        ))
+        .run()
+        .expect_code(0);
+    assert_eq!(run.stdout, "y\ny\ny\n", "{run:?}");
+    let _ = cluster.wait_state(cluster.status("@last")["id"].as_str().unwrap(), "KILLED");
+
+    let id = cluster.submit_detached(&[], "while :; do echo y; sleep 0.01; done");
+    let run = cluster
+        .sh(&format!("bobbin app logs -f {id} | head -3"))
+        .run()
+        .expect_code(0);
+    assert_eq!(run.stdout, "y\ny\ny\n", "{run:?}");
+    assert_eq!(
+        cluster.status(&id)["state"],
+        "RUNNING",
+        "only the following has ended"
+    );
+    let _ = cluster.run(&["app", "kill", &id]).expect_code(0);
+}
+
+#[test]
 fn a_killed_client_leaves_nothing_within_the_lease() {
     if skip_without_root("a_killed_client_leaves_nothing_within_the_lease") {
         return;

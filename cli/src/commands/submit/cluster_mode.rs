@@ -7,7 +7,7 @@ use bobbin_appmaster::{SHIPPED_FILES_SECRET, encode_shipped_files};
 use bobbin_proto::v1;
 use bobbin_types::{AttemptState, ExitStatus, YarnApplicationState};
 use tokio::io::AsyncWrite;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::interrupt::Interrupts;
@@ -56,8 +56,9 @@ pub(crate) async fn run(cluster: Cluster, args: &SubmitArgs, plan: Plan, quiet: 
         max_attempts: args.max_attempts,
         quiet,
     };
+    let reader_gone = Arc::new(Notify::new());
     let (out, err) = (
-        Sink::new(tokio::io::stdout()),
+        Sink::watched(tokio::io::stdout(), reader_gone.clone()),
         Sink::new(tokio::io::stderr()),
     );
     let mut outcome = std::pin::pin!(waiting.wait(out, err));
@@ -77,6 +78,11 @@ pub(crate) async fn run(cluster: Cluster, args: &SubmitArgs, plan: Plan, quiet: 
         tokio::select! {
             outcome = &mut outcome => return outcome,
             () = interrupts.next() => interrupted = true,
+            // As a driver here would be ended by SIGPIPE: `submit ... | head -3` comes to an end.
+            () = reader_gone.notified() => {
+                output::note("nobody reads the driver's output any more");
+                interrupted = true;
+            }
         }
     }
 }
