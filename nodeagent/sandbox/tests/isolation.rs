@@ -277,6 +277,35 @@ fn calls_that_are_refused() {
 }
 
 #[test]
+fn runtimes_of_languages_work_as_they_are() {
+    if !is_root("languages") {
+        return;
+    }
+    let host = Host::new();
+    let script = "import threading, subprocess, multiprocessing, tempfile\n\
+        t = threading.Thread(target=lambda: print('thread', flush=True)); t.start(); t.join()\n\
+        print(subprocess.check_output(['echo', 'child']).decode().strip(), flush=True)\n\
+        q = multiprocessing.SimpleQueue(); q.put(1); print(tempfile.gettempdir())";
+    let mut spec = host.spec(&["/usr/bin/python3", "-c", script]);
+    spec.memory_mib = 1024;
+    let (record, out, err) = host.run(spec);
+    assert_eq!(
+        (record.exit_status, out.as_str()),
+        (0, "thread\nchild\n/tmp\n"),
+        "{err}"
+    );
+    if !Path::new("/usr/bin/java").exists() {
+        println!("SKIPPED: the JVM part needs /usr/bin/java");
+        return;
+    }
+    let mut spec = host.sh("java -Xmx64m -Xshare:auto -version");
+    spec.memory_mib = 1024;
+    let (record, _, err) = host.run(spec);
+    assert_eq!(record.exit_status, 0, "{err}");
+    assert!(err.contains("version"), "{err}");
+}
+
+#[test]
 fn hard_links_and_symlinks_for_log_files_are_not_followed() {
     if !is_root("log files") {
         return;
