@@ -63,6 +63,10 @@ pub enum Operation {
     Upload,
     /// `Staging.Fetch`.
     FetchStaged,
+    /// WebHDFS: whatever reads. Whether this file may be read is its mode's word.
+    ReadFiles,
+    /// WebHDFS: whatever changes. Whether this file may be changed is its mode's word.
+    ChangeFiles,
     /// `Node.Attach`.
     AttachNode,
     /// `ApplicationMaster.Attach`.
@@ -83,6 +87,8 @@ impl Operation {
         Operation::CreateNodeToken,
         Operation::Upload,
         Operation::FetchStaged,
+        Operation::ReadFiles,
+        Operation::ChangeFiles,
         Operation::AttachNode,
         Operation::AttachMaster,
     ];
@@ -95,7 +101,8 @@ impl Operation {
             | Operation::ViewNodes
             | Operation::ViewApplication
             | Operation::ReadLogs
-            | Operation::FetchStaged => false,
+            | Operation::FetchStaged
+            | Operation::ReadFiles => false,
             Operation::NewApplication
             | Operation::SubmitApplication
             | Operation::KillApplication
@@ -103,6 +110,7 @@ impl Operation {
             | Operation::CreateUserToken
             | Operation::CreateNodeToken
             | Operation::Upload
+            | Operation::ChangeFiles
             | Operation::AttachNode
             | Operation::AttachMaster => true,
         }
@@ -124,6 +132,8 @@ impl Operation {
             Operation::CreateNodeToken => "create a node token for",
             Operation::Upload => "upload for",
             Operation::FetchStaged => "fetch files of",
+            Operation::ReadFiles => "read",
+            Operation::ChangeFiles => "change",
             Operation::AttachNode => "register",
             Operation::AttachMaster => "register the master of",
         }
@@ -145,6 +155,8 @@ pub enum Object<'a> {
     Host(&'a str),
     Node(&'a NodeId),
     Attempt(AttemptId),
+    /// A path of the file tree.
+    File(&'a str),
 }
 
 impl fmt::Display for Principal {
@@ -176,6 +188,7 @@ impl fmt::Display for Object<'_> {
             Object::Host(host) => write!(f, "host {host}"),
             Object::Node(node) => write!(f, "node {node}"),
             Object::Attempt(attempt) => write!(f, "{attempt}"),
+            Object::File(path) => write!(f, "file {path}"),
         }
     }
 }
@@ -223,7 +236,11 @@ fn user_may(
     let owner = match object {
         Object::Application { owner, .. } => *owner == name,
         Object::User(user) => *user == name,
-        Object::Cluster | Object::Host(_) | Object::Node(_) | Object::Attempt(_) => false,
+        Object::Cluster
+        | Object::Host(_)
+        | Object::Node(_)
+        | Object::Attempt(_)
+        | Object::File(_) => false,
     };
     match operation {
         Operation::ViewCluster
@@ -250,6 +267,13 @@ fn user_may(
                 Err("only administrators")
             }
         }
+        Operation::ReadFiles | Operation::ChangeFiles => {
+            if matches!(object, Object::File(_)) {
+                Ok(())
+            } else {
+                Err("only files of the tree")
+            }
+        }
         Operation::AttachNode => Err("only an agent with that node's token"),
         Operation::AttachMaster => Err("only the attempt itself, with its token"),
     }
@@ -263,7 +287,9 @@ fn attempt_may(
     let own = match object {
         Object::Application { id, .. } => *id == attempt.application,
         Object::Attempt(other) => *other == attempt,
-        Object::Cluster | Object::User(_) | Object::Host(_) | Object::Node(_) => false,
+        Object::Cluster | Object::User(_) | Object::Host(_) | Object::Node(_) | Object::File(_) => {
+            false
+        }
     };
     let allowed = match operation {
         Operation::ViewCluster => true,
@@ -278,6 +304,8 @@ fn attempt_may(
         | Operation::CreateUserToken
         | Operation::CreateNodeToken
         | Operation::Upload
+        | Operation::ReadFiles
+        | Operation::ChangeFiles
         | Operation::AttachNode => false,
     };
     if allowed {
@@ -291,9 +319,11 @@ fn node_may(host: &str, operation: Operation, object: &Object<'_>) -> Result<(),
     let own = match object {
         Object::Node(node) => node.host() == host,
         Object::Host(other) => *other == host,
-        Object::Cluster | Object::Application { .. } | Object::User(_) | Object::Attempt(_) => {
-            false
-        }
+        Object::Cluster
+        | Object::Application { .. }
+        | Object::User(_)
+        | Object::Attempt(_)
+        | Object::File(_) => false,
     };
     let allowed = match operation {
         Operation::AttachNode => own,
@@ -309,6 +339,8 @@ fn node_may(host: &str, operation: Operation, object: &Object<'_>) -> Result<(),
         | Operation::CreateNodeToken
         | Operation::Upload
         | Operation::FetchStaged
+        | Operation::ReadFiles
+        | Operation::ChangeFiles
         | Operation::AttachMaster => false,
     };
     if allowed {
@@ -329,7 +361,8 @@ fn container_may(
         | Object::User(_)
         | Object::Host(_)
         | Object::Node(_)
-        | Object::Attempt(_) => false,
+        | Object::Attempt(_)
+        | Object::File(_) => false,
     };
     let allowed = match operation {
         Operation::FetchStaged => own,
@@ -344,6 +377,8 @@ fn container_may(
         | Operation::CreateUserToken
         | Operation::CreateNodeToken
         | Operation::Upload
+        | Operation::ReadFiles
+        | Operation::ChangeFiles
         | Operation::AttachNode
         | Operation::AttachMaster => false,
     };

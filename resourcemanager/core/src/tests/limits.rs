@@ -211,6 +211,7 @@ fn authority() {
         Object::User(&ann),
         Object::Attempt(attempt(1, 1)),
         Object::Host("h"),
+        Object::File("/x"),
     ];
     let admin = Principal::User {
         name: "root".parse().unwrap(),
@@ -244,37 +245,43 @@ fn authority() {
         }
     }
     expect![[r#"
-        ViewCluster owner: the application user appattempt host
-        ViewCluster other: the application user appattempt host
-        ViewCluster administrator: the application user appattempt host
-        ViewCluster attempt: the application user appattempt host
-        ViewNodes owner: the application user appattempt host
-        ViewNodes other: the application user appattempt host
-        ViewNodes administrator: the application user appattempt host
-        NewApplication owner: the application user appattempt host
-        NewApplication other: the application user appattempt host
-        NewApplication administrator: the application user appattempt host
-        SubmitApplication owner: the application user appattempt host
-        SubmitApplication other: the application user appattempt host
-        SubmitApplication administrator: the application user appattempt host
+        ViewCluster owner: the application user appattempt host file
+        ViewCluster other: the application user appattempt host file
+        ViewCluster administrator: the application user appattempt host file
+        ViewCluster attempt: the application user appattempt host file
+        ViewNodes owner: the application user appattempt host file
+        ViewNodes other: the application user appattempt host file
+        ViewNodes administrator: the application user appattempt host file
+        NewApplication owner: the application user appattempt host file
+        NewApplication other: the application user appattempt host file
+        NewApplication administrator: the application user appattempt host file
+        SubmitApplication owner: the application user appattempt host file
+        SubmitApplication other: the application user appattempt host file
+        SubmitApplication administrator: the application user appattempt host file
         ViewApplication owner: application user
-        ViewApplication administrator: the application user appattempt host
+        ViewApplication administrator: the application user appattempt host file
         ViewApplication attempt: application appattempt
         KillApplication owner: application user
-        KillApplication administrator: the application user appattempt host
+        KillApplication administrator: the application user appattempt host file
         HoldLease owner: application user
-        HoldLease administrator: the application user appattempt host
+        HoldLease administrator: the application user appattempt host file
         ReadLogs owner: application user
-        ReadLogs administrator: the application user appattempt host
+        ReadLogs administrator: the application user appattempt host file
         CreateUserToken owner: application user
-        CreateUserToken administrator: the application user appattempt host
-        CreateNodeToken administrator: the application user appattempt host
+        CreateUserToken administrator: the application user appattempt host file
+        CreateNodeToken administrator: the application user appattempt host file
         Upload owner: application user
-        Upload administrator: the application user appattempt host
+        Upload administrator: the application user appattempt host file
         FetchStaged owner: application user
-        FetchStaged administrator: the application user appattempt host
+        FetchStaged administrator: the application user appattempt host file
         FetchStaged attempt: application appattempt
         FetchStaged container: application
+        ReadFiles owner: file
+        ReadFiles other: file
+        ReadFiles administrator: file
+        ChangeFiles owner: file
+        ChangeFiles other: file
+        ChangeFiles administrator: file
         AttachNode node: host
         AttachMaster attempt: appattempt
     "#]]
