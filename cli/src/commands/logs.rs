@@ -5,11 +5,12 @@ use std::sync::Arc;
 use bobbin_proto::v1;
 use bobbin_proto::v1::read_logs_request::Source;
 use bobbin_types::ContainerId;
+use tokio::io::AsyncWrite;
 use tokio::sync::Notify;
 
 use crate::args::AppLogsArgs;
 use crate::cluster::{Cluster, about};
-use crate::commands::follow::{Followed, LogFile, Sink, Watcher, copy, follow};
+use crate::commands::follow::{Followed, LogFile, Sink, Watcher, copy, follow, until};
 use crate::exit_codes::DONE;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::{output, parse};
@@ -33,7 +34,7 @@ pub(crate) async fn run(args: &AppLogsArgs, rm: Option<&str>) -> Outcome {
     let result = match (&args.file, args.follow) {
         (Some(file), false) => one(&cluster, &log, file).await,
         (None, false) => both(&cluster, &log).await,
-        (file, true) => live(&cluster, &log, file.as_deref()).await,
+        (file, true) => live(&cluster, &log, file.as_deref(), args.attempt.is_none()).await,
     };
     result.map_err(|failure| about(failure, &report.id))?;
     Ok(DONE)
@@ -129,10 +130,16 @@ async fn both(cluster: &Cluster, log: &LogFile) -> Result<(), Failure> {
 }
 
 /// Follows to the end, or until nobody reads any more: that only ends the following.
-async fn live(cluster: &Cluster, log: &LogFile, file: Option<&str>) -> Result<(), Failure> {
+/// With `goes_on`, over all attempts to come.
+async fn live(
+    cluster: &Cluster,
+    log: &LogFile,
+    file: Option<&str>,
+    goes_on: bool,
+) -> Result<(), Failure> {
     let reader_gone = Arc::new(Notify::new());
     tokio::select! {
-        result = follow_all(cluster, log, file, reader_gone.clone()) => result,
+        result = follow_all(cluster, log, file, goes_on, reader_gone.clone()) => result,
         () = reader_gone.notified() => Ok(()),
     }
 }
@@ -141,19 +148,54 @@ async fn follow_all(
     cluster: &Cluster,
     log: &LogFile,
     file: Option<&str>,
+    goes_on: bool,
     reader_gone: Arc<Notify>,
 ) -> Result<(), Failure> {
     let watcher = Watcher::start(cluster, &log.application_id);
     let mut out = Sink::watched(tokio::io::stdout(), reader_gone);
+    let mut log = log.clone();
+    loop {
+        let followed = follow_one(cluster, &log, file, &watcher, &mut out).await?;
+        let Source::DriverAttempt(attempt) = log.source else {
+            return followed;
+        };
+        let next = attempt + 1;
+        if !goes_on || !is_relaunched(&watcher, next).await? {
+            return followed;
+        }
+        // The whole log of the next attempt: where to begin was asked for once.
+        let id = log.application_id.clone();
+        log = LogFile::of_driver(&id, next, "");
+    }
+}
+
+/// Whether attempt `next` begins, or the application has ended without it.
+async fn is_relaunched(watcher: &Watcher, next: u32) -> Result<bool, Failure> {
+    let begun = |r: &v1::ApplicationReport| r.attempts.iter().any(|a| a.attempt >= next);
+    let report = until(&mut watcher.known(), |known| {
+        known.ended || known.report.as_deref().is_some_and(begun)
+    })
+    .await?;
+    Ok(begun(&report))
+}
+
+/// One container's log to its end; the inner result is that it could not be had.
+async fn follow_one<W: AsyncWrite + Unpin>(
+    cluster: &Cluster,
+    log: &LogFile,
+    file: Option<&str>,
+    watcher: &Watcher,
+    out: &mut Sink<W>,
+) -> Result<Result<(), Failure>, Failure> {
     let followed = match file {
         Some(file) => {
-            vec![follow(cluster, &named(log, file), watcher.known(), &mut out).await?]
+            vec![follow(cluster, &named(log, file), watcher.known(), out).await?]
         }
         None => {
             let mut err = Sink::new(tokio::io::stderr());
             let (stdout, stderr) = (named(log, "stdout"), named(log, "stderr"));
             let (a, b) = tokio::join!(
-                follow(cluster, &stdout, watcher.known(), &mut out),
+                follow(cluster, &stdout, watcher.known(), out),
                 follow(cluster, &stderr, watcher.known(), &mut err),
             );
             vec![a?, b?]
@@ -161,10 +203,10 @@ async fn follow_all(
     };
     for result in followed {
         if let Followed::Missing(failure) = result {
-            return Err(failure);
+            return Ok(Err(failure));
         }
     }
-    Ok(())
+    Ok(Ok(()))
 }
 
 /// Says on standard error that a log is not whole.

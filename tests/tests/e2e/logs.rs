@@ -34,6 +34,21 @@ fn the_same_bytes_live_and_after() {
 }
 
 #[test]
+fn following_goes_on_with_the_next_attempt() {
+    if skip_without_root("following_goes_on_with_the_next_attempt") {
+        return;
+    }
+    let cluster = Cluster::up(1);
+    let script = "echo attempt $BOBBIN_ATTEMPT; until [ -e $BOBBIN_SHARED_DIR/go ]; do sleep 0.02; done; test $BOBBIN_ATTEMPT -ge 3";
+    let id = cluster.submit_detached(&["--max-attempts", "3"], script);
+    cluster.wait_log(&id, "attempt 1");
+    let follow = cluster.spawn(&["app", "logs", &id, "-f", "--driver"]);
+    std::fs::write(cluster.dir().join("shared/go"), "").unwrap();
+    let run = bobbin_tests::Run::from(follow.wait_with_output().unwrap()).expect_code(0);
+    assert_eq!(run.stdout, "attempt 1\nattempt 2\nattempt 3\n", "{run:?}");
+}
+
+#[test]
 fn a_log_swapped_for_a_link_shows_nothing_of_the_host() {
     if skip_without_root("a_log_swapped_for_a_link_shows_nothing_of_the_host") {
         return;
