@@ -479,7 +479,8 @@ impl Client for ClientService {
                 minter.node(&host, valid_ms)
             }
             Some(Subject::User(name)) if !name.is_empty() => {
-                let user: UserName = field("user", &name).map_err(malformed)?;
+                let named: UserName = field("user", &name).map_err(malformed)?;
+                let user = self.doors.doorkeeper.submitter_called(named);
                 authorize(&principal, Operation::CreateUserToken, &Object::User(&user))?;
                 minter.user(&user, valid_ms)
             }

@@ -3,13 +3,12 @@
 //! What a message says about its sender is never looked at here. Whether the caller may do what it
 //! asks is the core's authority function's word; this module only asks it and writes the audit line.
 
-use bobbin_rm_core::{Object, Operation, Principal, Refusal, may, principal_of_uid};
+use bobbin_rm_core::{Denied, Object, Operation, Principal, Refusal, may, principal_of_uid};
 use bobbin_service::{
     Peer, SecretKey, TokenError, TokenKind, account_of_uid, bearer, claimed_node, own_uid, peer,
     wall_now,
 };
 use bobbin_types::UserName;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
 use super::status::refused;
@@ -38,7 +37,9 @@ impl Doorkeeper {
     /// `Unauthenticated`, with what is missing and how to get it.
     pub(crate) fn principal<T>(&self, request: &Request<T>) -> Result<Principal, Status> {
         let named = match bearer(request.metadata()) {
-            Ok(_) => self.by_token(request.metadata()),
+            Ok(token) => self
+                .by_token(token)
+                .map_err(|e| Status::unauthenticated(e.to_string())),
             Err(TokenError::Missing) => self.by_peer(peer(request)),
             Err(e) => Err(Status::unauthenticated(e.to_string())),
         };
@@ -46,6 +47,15 @@ impl Doorkeeper {
             tracing::info!(target: "audit", peer = ?peer(request), result = status.message(), "refused");
         }
         named
+    }
+
+    /// Whom an account submits as: root's applications are another account's, whatever door it uses.
+    pub(crate) fn submitter_called(&self, account: UserName) -> UserName {
+        if account.as_str() == "root" {
+            self.root_runs_as.clone()
+        } else {
+            account
+        }
     }
 
     fn by_peer(&self, peer: Option<Peer>) -> Result<Principal, Status> {
@@ -58,15 +68,23 @@ impl Doorkeeper {
                 ));
             }
         };
+        self.by_uid(uid).map_err(Status::unauthenticated)
+    }
+
+    /// Whom a uid that the kernel proved stands for.
+    ///
+    /// # Errors
+    /// It has no account, or one whose name cannot be a user's here; in words.
+    pub(crate) fn by_uid(&self, uid: u32) -> Result<Principal, String> {
         let account = match account_of_uid(uid) {
             Ok(account) => account.name,
             // Root needs no account: it submits as another.
             Err(_) if uid == 0 => "root".to_owned(),
-            Err(e) => return Err(Status::unauthenticated(e.to_string())),
+            Err(e) => return Err(e.to_string()),
         };
         let account = account
             .parse()
-            .map_err(|e: bobbin_types::NameError| Status::unauthenticated(e.to_string()))?;
+            .map_err(|e: bobbin_types::NameError| e.to_string())?;
         Ok(principal_of_uid(
             uid,
             &account,
@@ -75,23 +93,22 @@ impl Doorkeeper {
         ))
     }
 
-    fn by_token(&self, metadata: &MetadataMap) -> Result<Principal, Status> {
-        let unauthenticated = |e: TokenError| Status::unauthenticated(e.to_string());
-        let token = bearer(metadata).map_err(unauthenticated)?;
+    /// Whom a token stands for.
+    ///
+    /// # Errors
+    /// The first of its checks that failed.
+    pub(crate) fn by_token(&self, token: &str) -> Result<Principal, TokenError> {
         let own = [TokenKind::User, TokenKind::Node, TokenKind::Attempt];
         let claims = match self.secret.verify(token, &own, wall_now()) {
             // A container's token is signed with its node's key.
             Err(TokenError::Signature) => {
-                let node = claimed_node(token)
-                    .ok_or(TokenError::Signature)
-                    .map_err(unauthenticated)?;
+                let node = claimed_node(token).ok_or(TokenError::Signature)?;
                 let key = self.secret.for_node(&node);
-                key.verify(token, &[TokenKind::Container], wall_now())
-                    .map_err(unauthenticated)?
+                key.verify(token, &[TokenKind::Container], wall_now())?
             }
-            other => other.map_err(unauthenticated)?,
+            other => other?,
         };
-        let malformed = |_| Status::unauthenticated(TokenError::Malformed.to_string());
+        let malformed = |()| TokenError::Malformed;
         Ok(match claims.kind {
             TokenKind::User => Principal::User {
                 // A token proves a user, never an administrator: that takes the host's own proof.
@@ -106,7 +123,7 @@ impl Doorkeeper {
                 Principal::Container(claims.container.parse().map_err(|_| malformed(()))?)
             }
             TokenKind::AmNode | TokenKind::Relay => {
-                return Err(unauthenticated(TokenError::WrongKind));
+                return Err(TokenError::WrongKind);
             }
         })
     }
@@ -122,6 +139,18 @@ pub(crate) fn authorize(
     operation: Operation,
     object: &Object<'_>,
 ) -> Result<(), Status> {
+    decide(principal, operation, object).map_err(|denied| refused(&Refusal::Denied(denied)))
+}
+
+/// As [`authorize`], for every door.
+///
+/// # Errors
+/// Who may do it instead.
+pub(crate) fn decide(
+    principal: &Principal,
+    operation: Operation,
+    object: &Object<'_>,
+) -> Result<(), Denied> {
     match may(principal, operation, object) {
         Ok(()) => {
             if operation.changes() {
@@ -131,7 +160,7 @@ pub(crate) fn authorize(
         }
         Err(denied) => {
             tracing::info!(target: "audit", %principal, operation = operation.as_str(), %object, result = "denied");
-            Err(refused(&Refusal::Denied(denied)))
+            Err(denied)
         }
     }
 }
@@ -223,6 +252,13 @@ mod tests {
         ));
         let wrong = with_token(&secret().for_node("h:2").mint(&claims));
         assert!(doorkeeper().principal(&wrong).is_err());
+    }
+
+    #[test]
+    fn root_submits_as_another() {
+        let called = |name: &str| doorkeeper().submitter_called(name.parse().unwrap());
+        assert_eq!(called("root").as_str(), "nobody");
+        assert_eq!(called("alice").as_str(), "alice");
     }
 
     #[test]
