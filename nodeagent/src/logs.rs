@@ -14,7 +14,7 @@ use bobbin_proto::v1;
 use bobbin_types::{ApplicationId, CHUNK_BYTES, ContainerId};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::Status;
 
 use crate::folder::{Folder, is_plain_file};
@@ -22,7 +22,11 @@ use crate::folders::{Folders, found};
 use crate::ready::when_readable;
 
 /// Block in which the beginning of the last lines is looked for.
-const TAIL_BLOCK_BYTES: usize = 64 << 10;
+const TAIL_BLOCK_BYTES: usize = 1 << 20;
+/// How far back it is looked for: a container can make a file of any length, without any content.
+const TAIL_BYTES_MAX: u64 = 1 << 30;
+/// Readers that look at a time: each keeps a processor busy.
+const TAIL_READERS_MAX: usize = 2;
 /// Longest name of a log file, bytes.
 const NAME_BYTES_MAX: usize = 255;
 /// Bytes of a failed container's stderr that go into its diagnostics.
@@ -138,6 +142,7 @@ pub(crate) struct Logs {
     folders: Arc<Folders>,
     pub(crate) stages: Arc<Stages>,
     node: String,
+    tail_readers: Arc<Semaphore>,
 }
 
 struct Watch {
@@ -151,6 +156,7 @@ impl Logs {
             folders,
             stages,
             node,
+            tail_readers: Arc::new(Semaphore::new(TAIL_READERS_MAX)),
         }
     }
 
@@ -211,9 +217,11 @@ impl Logs {
                 events = self.watch(&id)?;
             }
             if reader.is_none() {
-                reader = self
-                    .open(&id, &request.file)?
-                    .map(|file| Reader { file, offset: None });
+                reader = self.open(&id, &request.file)?.map(|file| Reader {
+                    file: Arc::new(file),
+                    offset: None,
+                    tail_readers: self.tail_readers.clone(),
+                });
             }
             match &mut reader {
                 Some(reader) => {
@@ -425,9 +433,10 @@ fn mtime_ms(metadata: &std::fs::Metadata) -> u64 {
 }
 
 struct Reader {
-    file: File,
+    file: Arc<File>,
     /// Set when it is known where to begin.
     offset: Option<u64>,
+    tail_readers: Arc<Semaphore>,
 }
 
 impl Reader {
@@ -439,10 +448,13 @@ impl Reader {
     ) -> io::Result<Option<u64>> {
         let mut offset = match self.offset {
             Some(offset) => offset,
-            None => self.begin(request)?,
+            None => match self.begin(request, out).await? {
+                Some(offset) => offset,
+                None => return Ok(None),
+            },
         };
         loop {
-            let file = self.file.try_clone()?;
+            let file = self.file.clone();
             let read = move || -> io::Result<Vec<u8>> {
                 let mut data = vec![0; CHUNK_BYTES];
                 let n = file.read_at(&mut data, offset)?;
@@ -469,46 +481,88 @@ impl Reader {
         }
     }
 
-    fn begin(&self, request: &ReadRequest) -> io::Result<u64> {
+    /// Where to begin, or `None` when the client is gone.
+    async fn begin(&self, request: &ReadRequest, out: &ChunkSender) -> io::Result<Option<u64>> {
         let metadata = self.file.metadata()?;
         if request.since_ms > 0 && mtime_ms(&metadata) < request.since_ms {
             // Nothing was written since.
-            return Ok(metadata.len().max(request.offset));
+            return Ok(Some(metadata.len().max(request.offset)));
         }
-        match request.tail_lines {
-            Some(lines) => Ok(tail_offset(&self.file, metadata.len(), lines)?.max(request.offset)),
-            None => Ok(request.offset),
+        let Some(lines) = request.tail_lines else {
+            return Ok(Some(request.offset));
+        };
+        let _turn = self
+            .tail_readers
+            .acquire()
+            .await
+            .map_err(io::Error::other)?;
+        let start = self.tail_offset(metadata.len(), lines, out).await?;
+        Ok(start.map(|start| start.max(request.offset)))
+    }
+
+    /// Where the last `lines` lines begin, found by reading backwards, at most `TAIL_BYTES_MAX`. A
+    /// last line without its end counts as one. `None` when the client is gone.
+    async fn tail_offset(
+        &self,
+        length: u64,
+        lines: u64,
+        out: &ChunkSender,
+    ) -> io::Result<Option<u64>> {
+        let most_back = length.saturating_sub(TAIL_BYTES_MAX);
+        let mut search = TailSearch {
+            length,
+            end: length,
+            wanted: lines,
+            found: (lines == 0).then_some(length),
+        };
+        while search.found.is_none() && search.end > most_back {
+            if out.is_closed() {
+                return Ok(None);
+            }
+            let file = self.file.clone();
+            let step = move || search.one_block(&file).map(|()| search);
+            search = tokio::task::spawn_blocking(step)
+                .await
+                .map_err(io::Error::other)??;
         }
+        Ok(Some(search.found.unwrap_or(search.end)))
     }
 }
 
-/// Where the last `lines` lines begin, found by reading backwards. A last line without its end
-/// counts as one.
-fn tail_offset(file: &File, length: u64, lines: u64) -> io::Result<u64> {
-    if lines == 0 {
-        return Ok(length);
-    }
-    let mut wanted = lines;
-    let mut end = length;
-    let mut block = vec![0; TAIL_BLOCK_BYTES];
-    while end > 0 {
-        let size = end.min(u64::try_from(TAIL_BLOCK_BYTES).unwrap_or(u64::MAX));
-        let start = end - size;
-        let part = &mut block[..usize::try_from(size).unwrap_or(TAIL_BLOCK_BYTES)];
-        file.read_exact_at(part, start)?;
+/// The search for the beginning of the last lines.
+#[derive(Clone, Copy, Debug)]
+struct TailSearch {
+    length: u64,
+    /// What is behind it has been looked at.
+    end: u64,
+    /// Line ends still to be found.
+    wanted: u64,
+    found: Option<u64>,
+}
+
+impl TailSearch {
+    /// Looks at the block before `end`. Blocks.
+    fn one_block(&mut self, file: &File) -> io::Result<()> {
+        let size = self
+            .end
+            .min(u64::try_from(TAIL_BLOCK_BYTES).unwrap_or(u64::MAX));
+        let start = self.end - size;
+        let mut part = vec![0; usize::try_from(size).unwrap_or(TAIL_BLOCK_BYTES)];
+        file.read_exact_at(&mut part, start)?;
+        self.end = start;
         for (i, byte) in part.iter().enumerate().rev() {
             let at = start + u64::try_from(i).unwrap_or(0);
             // The end of the very last line begins no further one.
-            if *byte == b'\n' && at + 1 != length {
-                wanted -= 1;
-                if wanted == 0 {
-                    return Ok(at + 1);
+            if *byte == b'\n' && at + 1 != self.length {
+                self.wanted -= 1;
+                if self.wanted == 0 {
+                    self.found = Some(at + 1);
+                    return Ok(());
                 }
             }
         }
-        end = start;
+        Ok(())
     }
-    Ok(0)
 }
 
 #[cfg(test)]

@@ -106,6 +106,38 @@ async fn whole_offset_and_tail() {
     assert_eq!(bench.read(partial).await.unwrap().0, "b");
 }
 
+/// A container can make a file of terabytes that takes no room. Looking for its last line must
+/// neither hold the agent's threads (it was LOST for the cluster) nor go on for nobody.
+#[tokio::test]
+async fn the_tail_of_an_endless_file_holds_nobody_up() {
+    let bench = Bench::new();
+    let length = 8 << 40;
+    File::create(bench.path("endless"))
+        .unwrap()
+        .set_len(length)
+        .unwrap();
+    let tail = ReadRequest {
+        tail_lines: Some(1),
+        ..request("endless")
+    };
+    // This runtime has one thread: a search that held it would never see the client go.
+    let (out, chunks) = mpsc::channel(1);
+    let logs = bench.logs.clone();
+    let reading = tokio::spawn(async move { logs.read(tail, &out).await });
+    tokio::task::yield_now().await;
+    drop(chunks);
+    reading.await.unwrap().unwrap();
+    // With a client that stays, it is given up far from the beginning.
+    let reader = Reader {
+        file: Arc::new(File::open(bench.path("endless")).unwrap()),
+        offset: None,
+        tail_readers: Arc::new(Semaphore::new(1)),
+    };
+    let (out, _chunks) = mpsc::channel(1);
+    let start = reader.tail_offset(length, 1, &out).await.unwrap();
+    assert_eq!(start, Some(length - TAIL_BYTES_MAX));
+}
+
 #[tokio::test]
 async fn nothing_but_plain_files_is_read() {
     let bench = Bench::new();
