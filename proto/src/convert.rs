@@ -23,7 +23,10 @@ where
     T: FromStr,
     T::Err: std::fmt::Display,
 {
-    text.parse().map_err(|e: T::Err| FieldError { field, problem: e.to_string() })
+    text.parse().map_err(|e: T::Err| FieldError {
+        field,
+        problem: e.to_string(),
+    })
 }
 
 impl TryFrom<&v1::Resource> for Resource {
@@ -32,7 +35,10 @@ impl TryFrom<&v1::Resource> for Resource {
         if wire.countable.len() > MAX_COUNTABLE_KINDS {
             return Err(FieldError {
                 field: "resource.countable",
-                problem: format!("has {} kinds, at most {MAX_COUNTABLE_KINDS}", wire.countable.len()),
+                problem: format!(
+                    "has {} kinds, at most {MAX_COUNTABLE_KINDS}",
+                    wire.countable.len()
+                ),
             });
         }
         let mut resource = Resource::new(wire.memory_mib, wire.vcores);
@@ -43,7 +49,11 @@ impl TryFrom<&v1::Resource> for Resource {
 
 impl From<Resource> for v1::Resource {
     fn from(resource: Resource) -> Self {
-        let kinds = resource.countable.iter().rposition(|u| *u > 0).map_or(0, |i| i + 1);
+        let kinds = resource
+            .countable
+            .iter()
+            .rposition(|u| *u > 0)
+            .map_or(0, |i| i + 1);
         v1::Resource {
             memory_mib: resource.memory_mib,
             vcores: resource.vcores,
@@ -67,7 +77,11 @@ mod tests {
 
     #[test]
     fn too_many_kinds() {
-        let wire = v1::Resource { memory_mib: 1, vcores: 1, countable: vec![1; 7] };
+        let wire = v1::Resource {
+            memory_mib: 1,
+            vcores: 1,
+            countable: vec![1; 7],
+        };
         assert!(Resource::try_from(&wire).is_err());
     }
 }
