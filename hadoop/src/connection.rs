@@ -146,7 +146,7 @@ impl Connection {
 
     /// Where to append what was read; has room for at least some kilobytes.
     pub fn space(&mut self) -> &mut BytesMut {
-        let missing = usize::try_from(self.received.missing()).unwrap_or(READ_BYTES);
+        let missing = usize::try_from(self.missing()).unwrap_or(READ_BYTES);
         let bytes = self.received.bytes_mut();
         // Not the whole missing part: room grows with what arrives.
         bytes.reserve(missing.clamp(1024, READ_BYTES));
@@ -168,7 +168,19 @@ impl Connection {
     /// Bytes still missing of the frame under way.
     #[must_use]
     pub fn missing(&self) -> u32 {
-        self.received.missing()
+        match self.state {
+            // The header has no length before it.
+            State::Header => 0,
+            State::SimpleAsked(_)
+            | State::Negotiate { .. }
+            | State::Initiate { .. }
+            | State::Response { .. }
+            | State::TokenShown { .. }
+            | State::Context { .. }
+            | State::Introduced
+            | State::Open
+            | State::Closed => self.received.missing(),
+        }
     }
 
     /// The next thing to do; `None`: more bytes, or the answer to the last question, are needed.

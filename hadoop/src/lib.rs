@@ -21,3 +21,6 @@ pub mod server;
 pub mod tokens;
 pub mod vint;
 pub mod wire;
+
+#[cfg(test)]
+mod test_client;

@@ -296,7 +296,9 @@ where
             return Ok(());
         }
         let stall = self.shared.limits.stall;
-        let permits = missing.div_ceil(PERMIT_BYTES);
+        // A single frame may take all there is.
+        let most = self.shared.limits.large_bytes_max / PERMIT_BYTES;
+        let permits = missing.div_ceil(PERMIT_BYTES).min(most);
         let wait = self.shared.large.clone().acquire_many_owned(permits);
         match timeout(stall, wait).await {
             Ok(Ok(permit)) => {

@@ -1,0 +1,83 @@
+//! Compiles and runs the small programs in `tests/java` against the jars.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// A Java on this machine, and the jars.
+pub(crate) struct Java {
+    pub(crate) folder: TempDir,
+    class_path: String,
+}
+
+impl Java {
+    /// With one program of `tests/java` compiled; `None`, said loudly, if something is missing.
+    pub(crate) fn with(test: &str, program: &str) -> Option<Java> {
+        let Some(jars) = env::var_os("BOBBIN_SPARK_JARS").map(PathBuf::from) else {
+            eprintln!("SKIPPED: {test}: BOBBIN_SPARK_JARS names no folder of jars");
+            return None;
+        };
+        let there = |name: &str| {
+            let version = Command::new(name)
+                .arg("-version")
+                .stderr(Stdio::null())
+                .status();
+            version.is_ok_and(|status| status.success())
+        };
+        if !there("javac") || !there("java") {
+            eprintln!("SKIPPED: {test}: no javac or java on this machine");
+            return None;
+        }
+        let hadoop = std::fs::read_dir(&jars).unwrap().any(|entry| {
+            let name = entry.unwrap().file_name();
+            name.to_string_lossy().starts_with("hadoop-client-api-")
+        });
+        // The variable was set for this test: a wrong one is a mistake, not a missing part.
+        assert!(hadoop, "{} has no hadoop-client-api jar", jars.display());
+        let folder = TempDir::with_prefix("bobbin-test-java-").unwrap();
+        let class_path = format!("{}:{}/*", folder.path().display(), jars.display());
+        let java = Java { folder, class_path };
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/java")
+            .join(program);
+        let mut command = Command::new("javac");
+        command
+            .arg("-cp")
+            .arg(&java.class_path)
+            .arg("-d")
+            .arg(java.folder.path())
+            .arg(source);
+        check(command.output().unwrap());
+        Some(java)
+    }
+
+    /// A command that runs a class.
+    pub(crate) fn command(&self, class: &str) -> Command {
+        let mut command = Command::new("java");
+        command.args(["-Xmx256m", "-XX:+UseSerialGC", "-cp"]);
+        command.arg(format!(
+            "{}:{}",
+            self.folder.path().display(),
+            self.class_path
+        ));
+        command.arg(class).stdin(Stdio::null());
+        command
+    }
+
+    /// What a class prints; it must succeed.
+    pub(crate) fn run(&self, class: &str, arguments: &[&str]) -> String {
+        check(self.command(class).args(arguments).output().unwrap())
+    }
+}
+
+fn check(output: Output) -> String {
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
