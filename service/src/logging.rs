@@ -17,6 +17,8 @@ pub fn init_logging(default_filter: &str) {
         .with_writer(std::io::stderr)
         .with_env_filter(filter)
         .with_ansi(false)
+        // It would tell of a line that cannot be written (a full disk) on the same stderr, and panic.
+        .log_internal_errors(false)
         .try_init();
     std::panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
@@ -41,5 +43,42 @@ pub fn raise_file_limit() {
         }
         Ok(_) => {}
         Err(e) => tracing::warn!("cannot read the limit of open files: {e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[ignore = "run by the test below in a process of its own"]
+    fn logs_once() {
+        init_logging("info");
+        tracing::info!("a line");
+        tracing::info!("another");
+    }
+
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "another stderr needs another process"
+    )]
+    fn a_full_disk_under_the_log_ends_nothing() {
+        let full = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--ignored",
+                "--exact",
+                "--nocapture",
+                "logging::tests::logs_once",
+            ])
+            .stdout(std::process::Stdio::null())
+            .stderr(full)
+            .status()
+            .unwrap();
+        assert!(status.success(), "{status}");
     }
 }
