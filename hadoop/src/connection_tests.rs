@@ -239,10 +239,10 @@ fn calls_are_answered_in_any_order() {
     for byte in bytes {
         feed(&mut connection, &[byte]);
         while let Some(event) = connection.poll() {
-            match event {
-                Event::Call(call) => calls.push(call),
-                other => panic!("{other:?}"),
-            }
+            let Event::Call(call) = event else {
+                panic!("{event:?}");
+            };
+            calls.push(call);
         }
     }
     let [first, second] = calls.as_slice() else {

@@ -99,21 +99,15 @@ fn field_fact(message: &str, field: &FieldDescriptorProto) -> String {
         Label::Repeated => "repeated",
         Label::Required => "required",
     };
-    let (kind, default) = match field.r#type() {
-        Type::Message | Type::Group => (bare(field.type_name()), "-".to_owned()),
-        Type::Enum => {
-            let default = field.default_value.as_deref().unwrap_or("-");
-            (bare(field.type_name()), default.to_owned())
-        }
-        other => {
-            let name = other
-                .as_str_name()
-                .trim_start_matches("TYPE_")
-                .to_ascii_lowercase();
-            let default = field.default_value.as_ref().map(|d| format!("'{d}'"));
-            (name, default.unwrap_or_else(|| "-".to_owned()))
-        }
+    let kind = field.r#type();
+    let default = field.default_value.as_deref();
+    let (kind, default) = if matches!(kind, Type::Message | Type::Enum) {
+        (bare(field.type_name()), default.map(str::to_owned))
+    } else {
+        let name = kind.as_str_name().trim_start_matches("TYPE_");
+        (name.to_ascii_lowercase(), default.map(|d| format!("'{d}'")))
     };
+    let default = default.unwrap_or_else(|| "-".to_owned());
     format!(
         "field {message} {} {} {label} {kind} {default}",
         field.number(),

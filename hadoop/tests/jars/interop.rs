@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use bobbin_hadoop::connection::{Introduction, Proof};
+use bobbin_hadoop::connection::Proof;
 use bobbin_hadoop::credentials::{Credentials, Version};
 use bobbin_hadoop::exceptions::{ExceptionClass, RpcException};
 use bobbin_hadoop::proto::yarn;
@@ -52,14 +52,6 @@ impl Authenticator for Doorman {
             password: password.to_vec(),
             principal: identifier.owner().to_owned(),
         })
-    }
-
-    async fn introduced(
-        &self,
-        principal: String,
-        _: &Introduction,
-    ) -> Result<String, RpcException> {
-        Ok(principal)
     }
 }
 

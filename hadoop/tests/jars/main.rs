@@ -4,6 +4,7 @@
 //! or 3.4, for example that of the package pyspark. Without them each test says so and passes.
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::print_stderr,
     clippy::disallowed_methods,
     reason = "a helper that fails fails its test; a skipped test is said loudly; Java is a process"
