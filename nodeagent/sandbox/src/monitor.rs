@@ -446,7 +446,11 @@ impl Monitor {
             let limit = self.limit_bytes();
             self.over_memory = Some(memory::post_mortem(id, limit, limit, &listed));
         }
-        let record = exit_record(self.over_memory.take(), self.program_status);
+        let mut record = exit_record(self.over_memory.take(), self.program_status);
+        if let Some(words) = self.pump.lost_words() {
+            let gap = if record.diagnostics.is_empty() { "" } else { "\n" };
+            record.diagnostics = format!("{}{gap}{words}", record.diagnostics);
+        }
         let mut file = match self.exit_file.take() {
             Some(file) => file,
             None => create(&self.private_dir, EXIT_TEMPORARY)?,

@@ -28,6 +28,10 @@ pub(crate) struct Pump {
     bytes_max: u64,
     bytes: u64,
     cut: bool,
+    /// Bytes that could not be written, those not yet told in the log, and why.
+    lost: u64,
+    untold: u64,
+    why: Option<io::Error>,
     buffer: Box<[u8]>,
 }
 
@@ -70,6 +74,9 @@ impl Pump {
             bytes_max: 0,
             bytes: 0,
             cut: false,
+            lost: 0,
+            untold: 0,
+            why: None,
             buffer: vec![0; CHUNK_BYTES].into_boxed_slice(),
         }
     }
@@ -139,16 +146,47 @@ impl Pump {
             max => max.saturating_sub(self.bytes),
         };
         let keep = usize::try_from(room).unwrap_or(usize::MAX).min(count);
-        // A full disk loses output, it does not stop the program.
-        let _ = file.write_all(&self.buffer[..keep]);
+        // A full disk loses output, it does not stop the program; where it did is said in the log as
+        // soon as that takes something again, and at the container's end.
+        let mut written = 0;
+        if self.untold > 0 && file.write_all(lost_mark(self.untold).as_bytes()).is_ok() {
+            self.untold = 0;
+        }
+        while self.untold == 0 && written < keep {
+            match file.write(&self.buffer[written..keep]) {
+                Ok(0) => break,
+                Ok(n) => written += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => {
+                    self.why = Some(e);
+                    break;
+                }
+            }
+        }
+        let lost = u64::try_from(keep - written).unwrap_or(u64::MAX);
+        self.lost = self.lost.saturating_add(lost);
+        self.untold = self.untold.saturating_add(lost);
         self.bytes = self
             .bytes
-            .saturating_add(u64::try_from(keep).unwrap_or(u64::MAX));
+            .saturating_add(u64::try_from(written).unwrap_or(u64::MAX));
         if keep < count {
             self.cut = true;
             let _ = file.write_all(mark(self.bytes_max).as_bytes());
         }
     }
+}
+
+impl Pump {
+    /// In a sentence, what the logs lack because they could not be written.
+    pub(crate) fn lost_words(&self) -> Option<String> {
+        let why = self.why.as_ref()?;
+        (self.lost > 0).then(|| format!("{} bytes of its output are lost: {why}", self.lost))
+    }
+}
+
+/// The line where output could not be written.
+fn lost_mark(bytes: u64) -> String {
+    format!("\n[bobbin: {bytes} bytes of output are lost here; they could not be written]\n")
 }
 
 /// The line at the end of a cut log.
@@ -197,6 +235,37 @@ mod tests {
             "1234"
         );
         let wanted = format!("123456{}", mark(10));
+        assert_eq!(
+            fs::read_to_string(dir.path().join("stderr")).unwrap(),
+            wanted
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted_and_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let (out_read, out_write) = log_pipe().unwrap();
+        let (err_read, err_write) = log_pipe().unwrap();
+        let mut pump = Pump::new(out_read, err_read);
+        let stderr = opened(dir.path(), c"stderr").unwrap();
+        // Every write to it fails as on a full disk. Source: full(4).
+        let full = fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        pump.set_files(full, stderr, 0);
+        assert_eq!(pump.lost_words(), None);
+        File::from(out_write).write_all(b"12345").unwrap();
+        pump.drain();
+        let words = pump.lost_words().unwrap();
+        assert!(
+            words.starts_with("5 bytes") && words.contains("No space left"),
+            "{words}"
+        );
+        // As soon as something can be written, the log itself says it.
+        File::from(err_write).write_all(b"well").unwrap();
+        pump.drain();
+        let wanted = format!("{}well", lost_mark(5));
         assert_eq!(
             fs::read_to_string(dir.path().join("stderr")).unwrap(),
             wanted
