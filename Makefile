@@ -1,7 +1,7 @@
 # What a fresh Debian machine with Rust needs: `make demo` and `make test`.
 # Both install what they lack with apt-get (as root or through sudo) and say so.
 
-.PHONY: build demo test lint bench clean
+.PHONY: build demo test test-vm lint bench clean
 
 build: needs-build
 	cargo build --release --workspace
@@ -12,6 +12,11 @@ demo: needs-demo
 
 test: needs-test
 	tests/run
+
+# On a guest booted with systemd and cgroup v2. BOBBIN_VM names the tool that runs one: see tests/vm/run.
+test-vm: needs-build
+	cargo build --workspace
+	BOBBIN_PROGRAMS=target/debug tests/vm/run
 
 lint:
 	cargo fmt --check

@@ -4,14 +4,15 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use bobbin_na_core::{Event, NodeAgent, NodeConfig};
-use bobbin_sandbox::{Adopted, Stop, adopt, process, signal_container};
+use bobbin_sandbox::{Adopted, CgroupRoot, Stop, adopt, process, signal_container};
 use bobbin_types::{ContainerId, Millis};
 
 use crate::config::Config;
 use crate::folders::Folders;
 use crate::launch::chain;
-use crate::start::{groups, own_folders};
+use crate::start::{cgroup_setting, group_name, own_folders};
 use crate::store::Store;
+use crate::systemd;
 
 /// How long each harder way of ending is waited for, after the grace.
 const STEP: Duration = Duration::from_secs(3);
@@ -48,13 +49,8 @@ pub(crate) fn end_containers(config: &Config) -> anyhow::Result<()> {
         tracing::error!(container = %id, "it cannot be ended");
     }
     clean_up(config, &folders, &ids)?;
-    match groups(config) {
-        Ok(cgroups) => {
-            if let Err(e) = cgroups.remove_all() {
-                tracing::error!("groups are left: {}", chain(&e));
-            }
-        }
-        Err(e) => tracing::warn!("no control groups: {}", chain(&e)),
+    if let Err(e) = remove_groups(config) {
+        tracing::error!("groups are left: {e:#}");
     }
     anyhow::ensure!(
         running.is_empty(),
@@ -62,6 +58,19 @@ pub(crate) fn end_containers(config: &Config) -> anyhow::Result<()> {
         running.len()
     );
     Ok(())
+}
+
+/// Removes the agent's groups, and the scope that they stood in.
+fn remove_groups(config: &Config) -> anyhow::Result<()> {
+    let name = group_name(config);
+    let below = CgroupRoot::remove_leftovers_of(cgroup_setting(config), &name);
+    if systemd::wants_scope(config) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(systemd::end_scope(&name))?;
+    }
+    Ok(below?)
 }
 
 /// Signals all and waits; returns those that are still there.

@@ -27,6 +27,7 @@ mod rm_link;
 mod start;
 mod store;
 mod supervisor;
+mod systemd;
 mod translate;
 mod usage;
 

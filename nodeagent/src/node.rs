@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::folders::Folders;
 use crate::localizer::Localizer;
 use crate::logs::Logs;
+use crate::systemd::Scope;
 
 /// The parts of an agent; all of them may be used from any task.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct Node {
     pub(crate) launcher: Launcher,
     /// `None`: the rootless profile without groups; memory is then measured.
     pub(crate) cgroups: Option<CgroupRoot>,
+    /// What keeps the groups' place on a host that systemd runs.
+    pub(crate) _scope: Option<Scope>,
     /// The folder that is bound at `/run/bobbin/bin`.
     pub(crate) bin: PathBuf,
     /// The settings' shared folders without links in them.

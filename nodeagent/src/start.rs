@@ -29,8 +29,9 @@ use crate::localizer::{Localizer, LocalizerLimits};
 use crate::logs::Logs;
 use crate::node::{Keys, Node};
 use crate::store::Store;
+use crate::systemd::Scope;
 use crate::usage::Machine;
-use crate::{grpc, rm_link};
+use crate::{grpc, rm_link, systemd};
 
 /// Programs that every container finds in `/run/bobbin/bin`.
 const PROGRAMS: [&str; 3] = ["bobbin", "bobbin-executor", "bobbin-appmaster"];
@@ -55,10 +56,28 @@ pub(crate) fn group_name(config: &Config) -> String {
     format!("{}-{digits}", config.name)
 }
 
-pub(crate) fn groups(config: &Config) -> Result<CgroupRoot, bobbin_sandbox::cgroup::CgroupError> {
+/// The setting's place for groups, if there is one.
+pub(crate) fn cgroup_setting(config: &Config) -> Option<&Path> {
     let root = &config.sandbox.cgroup_root;
-    let setting = (!root.as_os_str().is_empty()).then_some(root.as_path());
-    CgroupRoot::detect(setting, &group_name(config))
+    (!root.as_os_str().is_empty()).then_some(root.as_path())
+}
+
+/// The scope that the groups belong into, on a host that systemd runs.
+async fn open_scope(config: &Config) -> anyhow::Result<Option<Scope>> {
+    if !systemd::wants_scope(config) {
+        return Ok(None);
+    }
+    let launcher = own_programs()?.join(LAUNCHER);
+    match systemd::open_scope(&group_name(config), &launcher).await {
+        Ok(scope) => Ok(Some(scope)),
+        Err(e) => {
+            tracing::warn!(
+                "no scope for the containers: {e:#}; their groups stand below the agent's own, so a \
+                 unit of systemd that runs this agent cannot be restarted while containers run"
+            );
+            Ok(None)
+        }
+    }
 }
 
 /// What the profile can enforce here.
@@ -68,9 +87,11 @@ struct Enforcement {
     lacks: Vec<String>,
 }
 
-fn enforcement(config: &Config) -> Enforcement {
+fn enforcement(config: &Config, scope: Option<&Scope>) -> Enforcement {
     let missing = probe();
-    let (cgroups, no_groups) = match groups(config) {
+    let place = scope.map(|scope| scope.group.as_path());
+    let place = place.or_else(|| cgroup_setting(config));
+    let (cgroups, no_groups) = match CgroupRoot::detect(place, &group_name(config)) {
         Ok(cgroups) => (Some(cgroups), None),
         Err(e) => (None, Some(format!("control groups: {}", chain(&e)))),
     };
@@ -102,7 +123,8 @@ pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
     let name = config.name.clone();
     let run = config.folders.run.clone();
     let (store, records) = Store::open(&config.folders.lib)?;
-    let (node, problems) = open_node(config, &listener)?;
+    let scope = open_scope(&config).await?;
+    let (node, problems) = open_node(config, &listener, scope)?;
     for problem in &problems {
         tracing::error!("this agent takes no work: {problem}");
     }
@@ -247,7 +269,11 @@ fn shared_dirs(config: &Config) -> anyhow::Result<Vec<PathBuf>> {
     config.sandbox.shared_dirs.iter().map(real).collect()
 }
 
-fn open_node(config: Config, listener: &Listener) -> anyhow::Result<(Arc<Node>, Vec<String>)> {
+fn open_node(
+    config: Config,
+    listener: &Listener,
+    scope: Option<Scope>,
+) -> anyhow::Result<(Arc<Node>, Vec<String>)> {
     let address = listener
         .local_addr()
         .context("the listener has no address")?;
@@ -273,10 +299,11 @@ fn open_node(config: Config, listener: &Listener) -> anyhow::Result<(Arc<Node>, 
         cgroups,
         problems,
         lacks,
-    } = enforcement(&config);
+    } = enforcement(&config, scope.as_ref());
     let bin = config.folders.lib.canonicalize()?.join("bin");
     place_programs(&programs, &bin).context("cannot place the containers' programs")?;
-    let launcher = Launcher::start(&programs.join(LAUNCHER))?;
+    let leaf = scope.as_ref().map(|scope| scope.leaf.clone());
+    let launcher = Launcher::start_in(&programs.join(LAUNCHER), leaf)?;
     let shared_dirs = shared_dirs(&config)?;
     let logs = Logs::new(folders.clone(), Arc::default(), node_id.to_string());
     let keys = Keys::open(&config.folders.lib);
@@ -290,6 +317,7 @@ fn open_node(config: Config, listener: &Listener) -> anyhow::Result<(Arc<Node>, 
         localizer,
         launcher,
         cgroups,
+        _scope: scope,
         bin,
         shared_dirs,
         logs,

@@ -37,13 +37,17 @@ pub fn atomic_write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileErro
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("file");
     let temporary = folder.join(format!(".{name}.{}.tmp", std::process::id()));
     let write = || -> io::Result<()> {
+        // One that a crashed writer left, or a link that somebody else put into a shared folder.
+        match std::fs::remove_file(&temporary) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            Ok(()) | Err(_) => {}
+        }
         let mut file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(mode)
             .open(&temporary)?;
-        // An existing temporary of a crashed writer keeps its mode otherwise.
+        // The mode that was asked for, whatever the umask.
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         file.write_all(bytes)?;
         file.sync_all()?;
@@ -160,6 +164,20 @@ mod tests {
             1,
             "no temporary stays"
         );
+    }
+
+    #[test]
+    fn a_link_in_a_shared_folder_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let victim = folder.path().join("victim");
+        std::fs::write(&victim, "whole").unwrap();
+        let planted = format!(".file.{}.tmp", std::process::id());
+        std::os::unix::fs::symlink(&victim, folder.path().join(planted)).unwrap();
+        let path = folder.path().join("file");
+        atomic_write(&path, b"new", 0o644).unwrap();
+        assert_eq!(std::fs::read(&victim).unwrap(), b"whole");
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert!(!path.is_symlink());
     }
 
     #[test]

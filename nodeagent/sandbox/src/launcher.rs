@@ -5,6 +5,7 @@
 //! The server forks a monitor for it, which reads the specification from the stream, starts the
 //! container, answers on the stream and stays as the container's parent.
 
+use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -68,6 +69,8 @@ pub fn signal_container(monitor: &OwnedFd, stop: Stop) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Launcher {
     program: PathBuf,
+    /// The v2 control group that servers, and so monitors, are born in, if not the agent's own.
+    group: Option<PathBuf>,
     server: Mutex<Server>,
 }
 
@@ -83,9 +86,19 @@ impl Launcher {
     /// # Errors
     /// When the program cannot be started.
     pub fn start(init_program: &Path) -> Result<Launcher, LaunchError> {
-        let server = Server::start(init_program)?;
+        Launcher::start_in(init_program, None)
+    }
+
+    /// As [`Launcher::start`], with the server and all monitors in this v2 control group, so that
+    /// none of them counts as a process of the agent's own service.
+    ///
+    /// # Errors
+    /// When the program cannot be started, or the group cannot be joined.
+    pub fn start_in(init_program: &Path, group: Option<PathBuf>) -> Result<Launcher, LaunchError> {
+        let server = Server::start(init_program, group.as_deref())?;
         Ok(Launcher {
             program: init_program.to_owned(),
+            group,
             server: Mutex::new(server),
         })
     }
@@ -140,13 +153,13 @@ impl Launcher {
             return Ok(());
         }
         server.end();
-        *server = Server::start(&self.program)?;
+        *server = Server::start(&self.program, self.group.as_deref())?;
         server.send(stream).map_err(gone_or_control)
     }
 }
 
 impl Server {
-    fn start(program: &Path) -> Result<Server, LaunchError> {
+    fn start(program: &Path, group: Option<&Path>) -> Result<Server, LaunchError> {
         let failed = |source: io::Error| LaunchError::StartLauncher {
             program: program.to_owned(),
             source,
@@ -167,9 +180,15 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let control_fd = theirs.as_raw_fd();
-        // SAFETY: between fork and exec only dup2 and fcntl are called, which are safe there.
+        let open = |group: &Path| File::options().write(true).open(group.join("cgroup.procs"));
+        let mut joined = group.map(open).transpose().map_err(failed)?;
+        // SAFETY: between fork and exec only write, dup2 and fcntl are called, which are safe there.
         unsafe {
             command.pre_exec(move || {
+                // 0 is whoever writes it.
+                if let Some(procs) = &mut joined {
+                    procs.write_all(b"0")?;
+                }
                 let result = if control_fd == CONTROL_FD {
                     libc::fcntl(control_fd, libc::F_SETFD, 0)
                 } else {

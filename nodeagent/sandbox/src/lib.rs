@@ -19,6 +19,7 @@ pub mod bare;
 mod base;
 pub mod cgroup;
 mod error;
+mod holder;
 mod inside;
 mod json;
 mod launcher;
@@ -41,6 +42,7 @@ mod wire;
 
 pub use cgroup::{CgroupLease, CgroupLimits, CgroupRoot, Usage};
 pub use error::LaunchError;
+pub use holder::{Holder, hold};
 pub use launcher::{Launched, Launcher, Stop, is_running, signal_container};
 pub use probe::probe;
 pub use record::{

@@ -142,9 +142,11 @@ impl Monitor {
         self.write_start(&record)
             .map_err(failed("write the start file"))?;
         self.announced = true;
-        (&self.first.socket)
-            .write_all(&[inside::GO])
-            .map_err(failed("let PID 1 go on"))?;
+        match (&self.first.socket).write_all(&[inside::GO]) {
+            // It has ended, and said why: that is read next.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+            result => result.map_err(failed("let PID 1 go on"))?,
+        }
         let period = if self.watch.is_some() {
             SAMPLE_LIMITED
         } else {
@@ -448,7 +450,11 @@ impl Monitor {
         }
         let mut record = exit_record(self.over_memory.take(), self.program_status);
         if let Some(words) = self.pump.lost_words() {
-            let gap = if record.diagnostics.is_empty() { "" } else { "\n" };
+            let gap = if record.diagnostics.is_empty() {
+                ""
+            } else {
+                "\n"
+            };
             record.diagnostics = format!("{}{gap}{words}", record.diagnostics);
         }
         let mut file = match self.exit_file.take() {

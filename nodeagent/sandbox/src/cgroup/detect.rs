@@ -64,6 +64,16 @@ impl Layout {
     /// # Errors
     /// When `/proc` cannot be read.
     pub fn read() -> Result<Layout, CgroupError> {
+        Layout::read_at(|hierarchy| Ok(hierarchy.own.clone()))
+    }
+
+    /// As [`Layout::read`], with `place` saying which group is to count as the own one.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read, or `place` fails.
+    pub fn read_at(
+        place: impl Fn(&Hierarchy) -> Result<PathBuf, CgroupError>,
+    ) -> Result<Layout, CgroupError> {
         let read = |path: &str| {
             fs::read_to_string(path).map_err(|source| CgroupError::Read {
                 path: PathBuf::from(path),
@@ -72,7 +82,9 @@ impl Layout {
         };
         let mut layout = Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         for hierarchy in &mut layout.hierarchies {
+            hierarchy.own = place(hierarchy)?;
             if hierarchy.version == 2 {
+                // Which controllers there are depends on the group, since each is handed down.
                 // An absent file means no controllers: the empty v2 tree of a hybrid host.
                 let listed = fs::read_to_string(hierarchy.own.join("cgroup.controllers"));
                 hierarchy.controllers = listed

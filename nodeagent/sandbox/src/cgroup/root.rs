@@ -63,19 +63,17 @@ impl CgroupRoot {
     /// # Errors
     /// When there is no memory controller, or the groups cannot be made.
     pub fn detect(setting: Option<&Path>, agent_name: &str) -> Result<CgroupRoot, CgroupError> {
-        let mut layout = Layout::read()?;
+        let layout = Layout::read_at(|hierarchy| {
+            let place = place_of(setting, hierarchy)?;
+            make(&place)?;
+            Ok(place)
+        })?;
         if layout.of(Controller::Memory).is_none() {
             return Err(CgroupError::NoMemoryController);
         }
-        if let Some(setting) = setting {
-            for hierarchy in &mut layout.hierarchies {
-                hierarchy.own = place_of(setting, hierarchy)?;
-            }
-        }
         let mut bases = Vec::with_capacity(layout.hierarchies.len());
         for hierarchy in &layout.hierarchies {
-            make(&hierarchy.own)?;
-            let base = hierarchy.own.join(format!("bobbin-{agent_name}"));
+            let base = base_of(hierarchy, agent_name);
             make(&base)?;
             if hierarchy.version == 2 {
                 delegate(hierarchy, &base, agent_name)?;
@@ -87,6 +85,26 @@ impl CgroupRoot {
             bases,
             slots: Mutex::default(),
         })
+    }
+
+    /// Removes what an agent of this name left, killing what is still in there, and makes nothing.
+    ///
+    /// # Errors
+    /// The first group that could not be removed; the others are removed all the same.
+    pub fn remove_leftovers_of(
+        setting: Option<&Path>,
+        agent_name: &str,
+    ) -> Result<(), CgroupError> {
+        let layout = Layout::read_at(|hierarchy| place_of(setting, hierarchy))?;
+        let mut failure = None;
+        for hierarchy in &layout.hierarchies {
+            if let Err(error) = remove_base(&base_of(hierarchy, agent_name)) {
+                failure = failure.or(Some(error));
+            }
+            // Empty, or with processes in it that are not a container's.
+            let _ = fs::remove_dir(leaf_of(hierarchy, agent_name));
+        }
+        failure.map_or(Ok(()), Err)
     }
 
     /// The hierarchies in use.
@@ -358,12 +376,7 @@ impl CgroupRoot {
     pub fn remove_all(&self) -> Result<(), CgroupError> {
         let mut failure = None;
         for base in &self.bases {
-            for slot in slots_on_disk(base) {
-                if let Err(error) = remove(&base.join(format!("slot-{slot}"))) {
-                    failure = failure.or(Some(error));
-                }
-            }
-            if let Err(error) = remove(base) {
+            if let Err(error) = remove_base(base) {
                 failure = failure.or(Some(error));
             }
         }
@@ -372,8 +385,33 @@ impl CgroupRoot {
     }
 }
 
-/// The folder that `setting` means in a hierarchy.
-fn place_of(setting: &Path, hierarchy: &Hierarchy) -> Result<PathBuf, CgroupError> {
+/// The agent's group for slots in a hierarchy.
+fn base_of(hierarchy: &Hierarchy, agent_name: &str) -> PathBuf {
+    hierarchy.own.join(format!("bobbin-{agent_name}"))
+}
+
+/// The group that an agent moves itself into, where it may not be beside its slots.
+fn leaf_of(hierarchy: &Hierarchy, agent_name: &str) -> PathBuf {
+    hierarchy.own.join(format!("bobbin-{agent_name}-agent"))
+}
+
+/// Removes the slots and the base; the first failure.
+fn remove_base(base: &Path) -> Result<(), CgroupError> {
+    let mut failure = None;
+    for slot in slots_on_disk(base) {
+        if let Err(error) = remove(&base.join(format!("slot-{slot}"))) {
+            failure = failure.or(Some(error));
+        }
+    }
+    let removed = remove(base);
+    failure.map_or(removed, Err)
+}
+
+/// The folder that `setting` means in a hierarchy; the own group without one.
+fn place_of(setting: Option<&Path>, hierarchy: &Hierarchy) -> Result<PathBuf, CgroupError> {
+    let Some(setting) = setting else {
+        return Ok(hierarchy.own.clone());
+    };
     let bad = |reason| CgroupError::BadRoot {
         path: setting.to_owned(),
         reason,
@@ -403,7 +441,7 @@ fn delegate(hierarchy: &Hierarchy, base: &Path, agent_name: &str) -> Result<(), 
     let words = words.join(" ");
     let top = hierarchy.own.join("cgroup.subtree_control");
     if write(&top, &words).is_err() {
-        let leaf = hierarchy.own.join(format!("bobbin-{agent_name}-agent"));
+        let leaf = leaf_of(hierarchy, agent_name);
         make(&leaf)?;
         write(&leaf.join("cgroup.procs"), "0")?;
         write(&top, &words)?;
