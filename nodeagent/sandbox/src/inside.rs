@@ -298,6 +298,8 @@ pub(crate) fn restrict_self(
     let kill = u64::from(libc::SIGKILL.unsigned_abs());
     sys::prctl(libc::PR_SET_PDEATHSIG, kill).map_err(failed("end with the monitor"))?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o027));
+    // Asks for no_new_privs, which becoming the user has set.
+    sys::scope_abstract_sockets().map_err(failed("close others' abstract sockets"))?;
     sys::install_filter(filter).map_err(failed("install the seccomp filter"))
 }
 

@@ -5,6 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -14,6 +17,9 @@ use crate::cgroup::{MemoryEvents, stat_field};
 const LISTED_MAX: usize = 40;
 /// Bytes of a command line in it.
 const COMMAND_BYTES_MAX: usize = 200;
+/// How long command lines are waited for, all together.
+const COMMANDS: Duration = Duration::from_millis(200);
+const COMMANDS_STACK_BYTES: usize = 64 << 10;
 
 /// One process of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,19 +173,64 @@ pub(crate) fn sample(pids: &[i32]) -> Vec<Process> {
             let file = |name: &str| fs::read(format!("/proc/{pid}/{name}")).ok();
             let statm = String::from_utf8(file("statm")?).ok()?;
             let rss: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-            let mut command = file("cmdline")?;
-            command.truncate(COMMAND_BYTES_MAX);
-            let command = printable(&command);
             Some(Process {
                 pid: *pid,
                 name: printable(&file("comm")?).trim().to_owned(),
-                command: command.trim_end().to_owned(),
+                command: String::new(),
                 rss_bytes: rss.saturating_mul(page),
             })
         })
         .collect();
     processes.sort_by_key(|process| (std::cmp::Reverse(process.rss_bytes), process.pid));
+    let listed = processes.len().min(LISTED_MAX);
+    add_commands(&mut processes[..listed], |pid| {
+        fs::read(format!("/proc/{pid}/cmdline")).ok()
+    });
     processes
+}
+
+/// Whether a thread of an earlier sample still waits for a command line.
+static READING: AtomicBool = AtomicBool::new(false);
+
+/// Adds what `read` gives for each process, as far as it does so in time.
+///
+/// The kernel reads a command line in the memory of its process, and waits for that process's own
+/// work on it: in a storm of forks at the limit for minutes, in which nobody would end the
+/// container. So a thread of its own waits.
+fn add_commands<F>(processes: &mut [Process], read: F)
+where
+    F: Fn(i32) -> Option<Vec<u8>> + Send + 'static,
+{
+    if processes.is_empty() || READING.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let pids: Vec<i32> = processes.iter().map(|process| process.pid).collect();
+    let (sender, commands) = mpsc::channel();
+    let reading = move || {
+        for (index, pid) in pids.into_iter().enumerate() {
+            // Without a receiver nobody waits any more.
+            if sender.send((index, read(pid))).is_err() {
+                break;
+            }
+        }
+        READING.store(false, Ordering::Relaxed);
+    };
+    let thread = std::thread::Builder::new().stack_size(COMMANDS_STACK_BYTES);
+    if thread.spawn(reading).is_err() {
+        READING.store(false, Ordering::Relaxed);
+        return;
+    }
+    let end = Instant::now() + COMMANDS;
+    while let Ok((index, command)) =
+        commands.recv_timeout(end.saturating_duration_since(Instant::now()))
+    {
+        if let (Some(process), Some(mut command)) = (processes.get_mut(index), command) {
+            command.truncate(COMMAND_BYTES_MAX);
+            printable(&command)
+                .trim_end()
+                .clone_into(&mut process.command);
+        }
+    }
 }
 
 /// Text that a terminal can take: a program chooses its name and arguments itself.
@@ -277,6 +328,33 @@ mod tests {
                 .iter()
                 .any(|process| process.pid == own && process.rss_bytes > 0)
         );
+    }
+
+    /// A storm of forks at its limit kept the monitor reading a command line for minutes, and the
+    /// container alive.
+    #[test]
+    fn a_command_line_that_does_not_come_holds_nobody_up() {
+        let mut processes = [7, 8, 9].map(|pid| Process {
+            pid,
+            name: "storm".into(),
+            command: String::new(),
+            rss_bytes: 1,
+        });
+        let (go, wait) = mpsc::channel::<()>();
+        add_commands(&mut processes, move |pid| {
+            if pid == 8 {
+                // The test's end lets it go.
+                let _ = wait.recv();
+            }
+            Some(format!("storm\0{pid}\0").into_bytes())
+        });
+        assert_eq!(processes[0].command, "storm 7");
+        assert_eq!(processes[1].command, "");
+        // No second thread beside one that waits.
+        let before = processes.clone();
+        add_commands(&mut processes, |_| Some(b"never".to_vec()));
+        assert_eq!(processes, before);
+        drop(go);
     }
 
     #[test]

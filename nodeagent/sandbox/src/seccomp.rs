@@ -10,6 +10,7 @@ use libc::sock_filter;
 
 /// Errors for refused calls.
 const EPERM: u32 = 1;
+const EAFNOSUPPORT: u32 = 97;
 const ENOSYS: u32 = 38;
 
 const RET_ALLOW: u32 = 0x7fff_0000;
@@ -51,6 +52,15 @@ const NAMESPACE_FLAGS: u32 = 0x0002_0000 // mount
 const TIOCSTI: u32 = 0x5412;
 const TIOCLINUX: u32 = 0x541C;
 
+/// Families of sockets that programs need. The others reach the hypervisor (vsock) or load and run
+/// rarely used kernel code for anybody (crypto, bluetooth, TIPC and many more).
+const FAMILIES: [i32; 4] = [
+    libc::AF_UNIX,
+    libc::AF_INET,
+    libc::AF_INET6,
+    libc::AF_NETLINK,
+];
+
 /// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -60,6 +70,8 @@ enum Verdict {
     NoNamespace,
     /// ioctl: refused if argument 1 is one of the terminal injections.
     NoInjection,
+    /// socket: refused unless argument 0 is a family of every day.
+    CommonFamilies,
 }
 
 fn number(call: libc::c_long) -> u32 {
@@ -154,6 +166,7 @@ fn rules() -> Vec<(u32, Verdict)> {
     );
     rules.push((number(libc::SYS_clone), Verdict::NoNamespace));
     rules.push((number(libc::SYS_ioctl), Verdict::NoInjection));
+    rules.push((number(libc::SYS_socket), Verdict::CommonFamilies));
     // quotactl_fd, mount listings (statmount, listmount), open_tree_attr.
     for call in [443, 457, 458, 467] {
         rules.push((call, Verdict::Refuse(EPERM)));
@@ -287,6 +300,16 @@ fn verdict(verdict: Verdict) -> Vec<sock_filter> {
             statement(RETURN, RET_ERRNO | EPERM),
             statement(RETURN, RET_ALLOW),
         ],
+        Verdict::CommonFamilies => {
+            let mut code = vec![statement(LOAD_WORD, OFFSET_ARGUMENT_0)];
+            for (index, family) in FAMILIES.iter().enumerate() {
+                let to_allow = FAMILIES.len() - index;
+                code.push(jump(JUMP_EQUAL, family.unsigned_abs(), to_allow, 0));
+            }
+            code.push(statement(RETURN, RET_ERRNO | EAFNOSUPPORT));
+            code.push(statement(RETURN, RET_ALLOW));
+            code
+        }
     }
 }
 
@@ -336,6 +359,8 @@ mod tests {
                     RET_ALLOW
                 }
                 Some(Verdict::Refuse(errno)) => RET_ERRNO | errno,
+                // Family 0 is none.
+                Some(Verdict::CommonFamilies) => RET_ERRNO | EAFNOSUPPORT,
             };
             assert_eq!(got, wanted, "call {call}");
         }
@@ -388,6 +413,24 @@ mod tests {
             RET_ERRNO | EPERM
         );
         assert_eq!(run(&program, ARCHITECTURE, ioctl, [0, 0x5401]), RET_ALLOW);
+    }
+
+    #[test]
+    fn sockets_are_of_every_days_families() {
+        let program = filter();
+        let socket = number(libc::SYS_socket);
+        for family in 0..64 {
+            let wanted = if [1, 2, 10, 16].contains(&family) {
+                RET_ALLOW
+            } else {
+                RET_ERRNO | EAFNOSUPPORT
+            };
+            let got = run(&program, ARCHITECTURE, socket, [family, 1]);
+            assert_eq!(got, wanted, "family {family}");
+        }
+        // Not by its low bits.
+        let got = run(&program, ARCHITECTURE, socket, [0x1_0001, 1]);
+        assert_eq!(got, RET_ERRNO | EAFNOSUPPORT);
     }
 
     #[test]

@@ -363,6 +363,45 @@ pub(crate) fn install_filter(filter: &[libc::sock_filter]) -> io::Result<()> {
     .map(drop)
 }
 
+/// Shuts this process and its children off from abstract unix sockets of everybody else's.
+///
+/// They have no file, so no mount hides them, and containers share the host's network. Source:
+/// landlock(7), `LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET`, ABI 6 (Linux 6.12).
+///
+/// # Errors
+/// Why it cannot be done; a kernel without it (or where it is switched off) is none.
+pub(crate) fn scope_abstract_sockets() -> io::Result<()> {
+    const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1;
+    // `struct landlock_ruleset_attr`: files, ports, scopes.
+    let attributes = [0_u64, 0, SCOPE_ABSTRACT_UNIX_SOCKET];
+    // SAFETY: the kernel reads the attributes, which are as long as it is told.
+    let rules = check(unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+            0_u32,
+        )
+    });
+    let rules = match rules {
+        // E2BIG and EINVAL: an older kernel, which knows no (such) scope.
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENOSYS | libc::EOPNOTSUPP | libc::E2BIG | libc::EINVAL)
+            ) =>
+        {
+            return Ok(());
+        }
+        rules => rules?,
+    };
+    // SAFETY: the kernel just made this descriptor for us.
+    let rules = unsafe { OwnedFd::from_raw_fd(rules) };
+    // SAFETY: it takes a descriptor and flags.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0_u32) })
+        .map(drop)
+}
+
 /// Lets go of the session keyring of whoever started this process.
 pub(crate) fn new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;

@@ -335,3 +335,33 @@ fn hard_links_and_symlinks_for_log_files_are_not_followed() {
     assert_eq!(fs::read_to_string(&secret).unwrap(), "s");
     assert_eq!(fs::read_to_string(log_dir.join("old")).unwrap(), "evil\n");
 }
+
+/// A unix socket with a name instead of a file: no mount hides it.
+#[test]
+fn abstract_sockets_of_others_are_closed() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    if !is_root("abstract sockets") {
+        return;
+    }
+    let host = Host::new();
+    let name = format!("bobbin-test-{}", std::process::id());
+    let _outside =
+        UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    let script = format!(
+        "import socket
+def dial(name):
+    try:
+        socket.socket(socket.AF_UNIX).connect('\\0' + name)
+        return 'allowed'
+    except PermissionError:
+        return 'refused'
+own = socket.socket(socket.AF_UNIX)
+own.bind('\\0{name}-own')
+own.listen()
+print(dial('{name}'), dial('{name}-own'))"
+    );
+    let spec = host.spec(&["/usr/bin/python3", "-c", &script]);
+    let (_, out, err) = host.run(spec);
+    assert_eq!(out, "refused allowed\n", "{err}");
+}
