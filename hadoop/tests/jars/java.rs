@@ -1,6 +1,7 @@
 //! Compiles and runs the small programs in `tests/java` against the jars.
 
 use std::env;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -16,18 +17,19 @@ impl Java {
     /// With one program of `tests/java` compiled; `None`, said loudly, if something is missing.
     pub(crate) fn with(test: &str, program: &str) -> Option<Java> {
         let Some(jars) = env::var_os("BOBBIN_SPARK_JARS").map(PathBuf::from) else {
-            eprintln!("SKIPPED: {test}: BOBBIN_SPARK_JARS names no folder of jars");
+            skipped(test, "BOBBIN_SPARK_JARS names no folder of jars");
             return None;
         };
         let there = |name: &str| {
             let version = Command::new(name)
                 .arg("-version")
+                .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .status();
             version.is_ok_and(|status| status.success())
         };
         if !there("javac") || !there("java") {
-            eprintln!("SKIPPED: {test}: no javac or java on this machine");
+            skipped(test, "no javac or java on this machine");
             return None;
         }
         let hadoop = std::fs::read_dir(&jars).unwrap().any(|entry| {
@@ -70,6 +72,11 @@ impl Java {
     pub(crate) fn run(&self, class: &str, arguments: &[&str]) -> String {
         check(self.command(class).args(arguments).output().unwrap())
     }
+}
+
+/// Past the test harness, which would swallow it.
+fn skipped(test: &str, why: &str) {
+    let _ = writeln!(io::stderr(), "SKIPPED: {test}: {why}");
 }
 
 fn check(output: Output) -> String {
