@@ -256,7 +256,7 @@ fn calls_that_are_refused() {
         "chrt -f 10 true",
         "hostname x",
         "date -s 2001-01-01",
-        "cat /proc/kcore",
+        "head -c1 /proc/kcore | grep -q .",
         "cat /etc/shadow",
         "kill -9 1; kill -0 1 && exit 1",
     ] {

@@ -73,8 +73,9 @@ fn above_its_memory() {
     if !is_root("memory") {
         return;
     }
-    let host = Host::new();
+    // Before any child: on v2 the own group must hold no other process.
     let groups = Groups::new("memory");
+    let host = Host::new();
     let script = "exec /usr/bin/python3 -c 'x=bytearray(300<<20)'";
     let spec = limited(&host, &groups, script, 64);
     let lease = spec.cgroups.clone().unwrap();
@@ -126,8 +127,9 @@ fn a_fork_bomb_meets_its_limit() {
     if !is_root("pids") {
         return;
     }
-    let host = Host::new();
+    // Before any child: on v2 the own group must hold no other process.
     let groups = Groups::new("pids");
+    let host = Host::new();
     let script = "for i in $(seq 50); do sleep 60 & done 2>/dev/null; exit 5";
     let spec = limited(&host, &groups, script, 64);
     let lease = spec.cgroups.clone().unwrap();
@@ -296,8 +298,9 @@ fn nothing_is_left() {
     if !is_root("leftovers") {
         return;
     }
-    let host = Host::new();
+    // Before any child: on v2 the own group must hold no other process.
     let groups = Groups::new("left");
+    let host = Host::new();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     for round in 0..50 {
         let spec = limited(&host, &groups, "sleep 0 & exit 1", 32 + round % 3);

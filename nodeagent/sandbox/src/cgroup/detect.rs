@@ -82,6 +82,9 @@ impl Layout {
         };
         let mut layout = Layout::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         for hierarchy in &mut layout.hierarchies {
+            if hierarchy.version == 2 && is_agents_leaf(&hierarchy.own) {
+                hierarchy.own.pop();
+            }
             hierarchy.own = place(hierarchy)?;
             if hierarchy.version == 2 {
                 // Which controllers there are depends on the group, since each is handed down.
@@ -135,6 +138,13 @@ impl Layout {
             .iter()
             .find(|hierarchy| hierarchy.controllers.contains(&controller))
     }
+}
+
+/// Whether an agent (this process, or one it was started by) has moved itself there to hand out the
+/// controllers of the group above.
+fn is_agents_leaf(group: &Path) -> bool {
+    let name = group.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with("bobbin-") && name.ends_with("-agent"))
 }
 
 struct Mount {
@@ -271,6 +281,17 @@ mod tests {
             layout.hierarchies[0].own,
             Path::new("/sys/fs/cgroup/c.scope")
         );
+    }
+
+    #[test]
+    fn an_agents_leaf_is_known() {
+        assert!(is_agents_leaf(Path::new(
+            "/sys/fs/cgroup/x.service/bobbin-node1-agent"
+        )));
+        assert!(!is_agents_leaf(Path::new(
+            "/sys/fs/cgroup/x.service/bobbin-node1"
+        )));
+        assert!(!is_agents_leaf(Path::new("/")));
     }
 
     #[test]
