@@ -89,6 +89,12 @@ fn to_wire(record: &Record) -> Kind {
                 floor: *floor,
             })
         }
+        Record::NodeKnown { node } => Kind::NodeKnown(wire::NodeKnown {
+            node: node.to_string(),
+        }),
+        Record::NodeForgotten { node } => Kind::NodeForgotten(wire::NodeForgotten {
+            node: node.to_string(),
+        }),
         Record::ApplicationSubmitted(submitted) => {
             Kind::ApplicationSubmitted(submitted_to_wire(submitted))
         }
@@ -186,6 +192,8 @@ fn attempt_to_wire(record: &Record) -> Kind {
         }),
         Record::Epoch { .. }
         | Record::SequenceReserved { .. }
+        | Record::NodeKnown { .. }
+        | Record::NodeForgotten { .. }
         | Record::ApplicationSubmitted(_)
         | Record::KillRequested { .. }
         | Record::ApplicationFinished { .. }
@@ -202,6 +210,12 @@ fn from_wire(kind: Kind) -> Result<Record, RecordError> {
         Kind::SequenceReserved(r) => Record::SequenceReserved {
             sequence: r.sequence,
             floor: r.floor,
+        },
+        Kind::NodeKnown(r) => Record::NodeKnown {
+            node: field("node", &r.node)?,
+        },
+        Kind::NodeForgotten(r) => Record::NodeForgotten {
+            node: field("node", &r.node)?,
         },
         Kind::ApplicationSubmitted(r) => {
             Record::ApplicationSubmitted(Arc::new(submitted_from_wire(r)?))
@@ -502,6 +516,12 @@ mod tests {
                 reason: "r".to_owned(),
                 wall,
             },
+            Record::NodeKnown {
+                node: "[::1]:8043".parse().unwrap(),
+            },
+            Record::NodeForgotten {
+                node: "host.example:1".parse().unwrap(),
+            },
             Record::AttemptStarted {
                 attempt,
                 place: Some((container, node)),
@@ -570,7 +590,7 @@ mod tests {
         }
 
         #[test]
-        fn damage_never_panics(which in 0..11_usize, at: prop::sample::Index, bit in 0..8_u8) {
+        fn damage_never_panics(which in 0..13_usize, at: prop::sample::Index, bit in 0..8_u8) {
             let mut bytes = encode(&one_of_each()[which]);
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;

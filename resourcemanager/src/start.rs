@@ -11,9 +11,9 @@ use bobbin_proto::v1::node_server::NodeServer;
 use bobbin_proto::v1::staging_server::StagingServer;
 use bobbin_rm_core::{Effect, Event, Record, ResourceManager};
 use bobbin_service::{
-    DaemonInfo, FolderLock, Listener, MonotonicClock, RunFiles, ServeLimits, create_folder,
-    load_or_create_secret, lock_folder, notify_ready, notify_stopping, on_signals,
-    raise_file_limit, wall_now,
+    DaemonInfo, FolderLock, Listener, MonotonicClock, RunFiles, ServeLimits, account_of_uid,
+    create_folder, load_or_create_secret, lock_folder, notify_ready, notify_stopping, on_signals,
+    own_uid, raise_file_limit, wall_now,
 };
 use bobbin_types::MESSAGE_BYTES_MAX;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use tonic::service::Routes;
 
 use crate::config::Config;
 use crate::driver::{Backing, COMPACT_BYTES, Driver};
-use crate::file_tree::FileTree;
+use crate::file_tree::{FileTree, Files};
 use crate::grpc::Doors;
 use crate::grpc::app_master::MasterService;
 use crate::grpc::client::ClientService;
@@ -31,6 +31,7 @@ use crate::grpc::staging::StagingService;
 use crate::minter::Minter;
 use crate::records;
 use crate::store::{Store, is_new};
+use crate::web::{self, Web};
 
 /// The socket is everybody's: who connects is proven by the kernel.
 const SOCKET_MODE: u32 = 0o666;
@@ -75,6 +76,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (mut driver, handle) = Driver::new(core, clock, backing, effects);
     driver.settle().await?;
     let stop = CancellationToken::new();
+    let (http, http_address) = web::bind(&config.http_listen).await?;
+    let web = Web {
+        doorkeeper: doorkeeper.clone(),
+        minter: minter.clone(),
+        files: open_files(&config)?,
+        address: http_address,
+    };
     let doors = Doors {
         doorkeeper: doorkeeper.clone(),
         driver: handle,
@@ -84,7 +92,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let routes = routes(doors, store, StagingService::new(doorkeeper, tree));
     let tcp = Listener::tcp(&config.listen).await?;
     let unix = Listener::unix(&config.socket, SOCKET_MODE)?;
-    let info = daemon_info(&tcp, &config.socket);
+    let info = DaemonInfo {
+        http: http_address.to_string(),
+        ..daemon_info(&tcp, &config.socket)
+    };
     let stop_driver = CancellationToken::new();
     let mut driving = tokio::spawn(driver.run(stop_driver.clone()));
     let mut serving = tokio::spawn(bobbin_service::serve(
@@ -93,8 +104,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         ServeLimits::default(),
         stop.clone(),
     ));
+    let web_serving = tokio::spawn(web::serve(http, web, stop.clone()));
     let run_files = RunFiles::write(&config.folders.run, "resourcemanager", &info)?;
-    tracing::info!(grpc = info.grpc, socket = %info.socket.display(), "serving");
+    tracing::info!(grpc = info.grpc, http = info.http, socket = %info.socket.display(), "serving");
     notify_ready();
     let early = tokio::select! {
         () = signals.cancelled() => Ok(()),
@@ -108,6 +120,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         if !serving.is_finished() {
             serving.await.context("the servers were cut off")??;
         }
+        web_serving.await.context("the web door was cut off")?;
         stop_driver.cancel();
         driving.await.context("the driver was cut off")??;
     }
@@ -123,6 +136,13 @@ fn folders(config: &Config) -> anyhow::Result<FolderLock> {
     create_folder(&config.folders.run, 0o755)?;
     create_folder(&config.folders.log, 0o755)?;
     Ok(lock_folder(&config.folders.lib)?)
+}
+
+/// The tree that WebHDFS serves; what is nobody's in it belongs to the account of this process.
+fn open_files(config: &Config) -> anyhow::Result<Files> {
+    let superuser = account_of_uid(own_uid()).map_or_else(|_| "root".to_owned(), |own| own.name);
+    let root = config.folders.lib.join("files");
+    Ok(Files::open(&root, superuser, config.upload_bytes_max)?)
 }
 
 fn daemon_info(tcp: &Listener, socket: &Path) -> DaemonInfo {
@@ -218,6 +238,8 @@ fn last_epoch(records: &[(u64, Record)]) -> (u32, u64) {
             cluster_timestamp,
         } => Some((*epoch, *cluster_timestamp)),
         Record::SequenceReserved { .. }
+        | Record::NodeKnown { .. }
+        | Record::NodeForgotten { .. }
         | Record::ApplicationSubmitted(_)
         | Record::KillRequested { .. }
         | Record::AttemptStarted { .. }

@@ -155,6 +155,8 @@ fn change_of(record: &Record) -> Option<IndexChange> {
         Record::ApplicationRemoved { application } => Some(IndexChange::Remove(*application)),
         Record::Epoch { .. }
         | Record::SequenceReserved { .. }
+        | Record::NodeKnown { .. }
+        | Record::NodeForgotten { .. }
         | Record::KillRequested { .. }
         | Record::AttemptStarted { .. }
         | Record::AttemptRegistered { .. }

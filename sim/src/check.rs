@@ -138,6 +138,15 @@ impl World {
                     .id
                     .and_then(|id| self.rm.core.as_ref().and_then(|core| core.application(id)));
                 words.push(format!("client {n} ({:?}): {report:?}", client.spec));
+                let held = client
+                    .id
+                    .zip(self.rm.core.as_ref())
+                    .map(|(id, core)| core.containers(id, 0, None).rows)
+                    .unwrap_or_default();
+                for row in held.iter().filter(|row| row.exit_status.is_none()) {
+                    let (id, state, why) = (row.container, row.state, &row.diagnostics);
+                    words.push(format!("rm has {id} as {state} ({why})"));
+                }
             }
         }
         for (id, process) in self.processes.iter().filter(|(_, p)| p.alive) {

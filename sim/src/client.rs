@@ -52,7 +52,9 @@ impl Client {
                 tasks: if executors > 0 { rng.range(1, 8) } else { 0 },
                 failing_attempts: u32::try_from(rng.range(0, 9).saturating_sub(7)).unwrap_or(0),
                 master: Resource::new(rng.range(1, 6) * 64, 1),
-                executor: Resource::new(rng.range(1, 8) * 64, 1),
+                // On the smallest node there is room for one beside as many masters as may run:
+                // else two masters could wait for each other's room for ever.
+                executor: Resource::new(rng.range(1, 8).min(6) * 64, 1),
             },
             id: None,
             acknowledged: false,

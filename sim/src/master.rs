@@ -124,7 +124,11 @@ impl World {
             container,
             client,
             alive: true,
-            core: ApplicationMaster::new(Config::new(spec.executors, spec.executor)),
+            // Short, so that a node that chaos had excluded is used again within the run.
+            core: ApplicationMaster::new(Config {
+                exclusion_ms: 60_000,
+                ..Config::new(spec.executors, spec.executor)
+            }),
             rm_link: None,
             node_links: BTreeMap::new(),
             connecting: BTreeSet::new(),

@@ -161,9 +161,12 @@ pub(crate) struct Application {
     pub(crate) ended_containers: BTreeMap<ContainerId, EndedContainer>,
     /// Nodes that had containers of it.
     pub(crate) nodes: BTreeSet<NodeKey>,
-    /// Masters of former attempts that turned out to be still there when their node, which had been
-    /// given up, came back: no other master starts before they are gone.
-    pub(crate) former_masters: BTreeSet<ContainerId>,
+    /// Containers that turned out to be still there when their node, which had been given up, came
+    /// back: no kill is done, and with a master among them no other master starts, before they are
+    /// gone.
+    pub(crate) former: BTreeSet<ContainerId>,
+    /// Its next attempt does not stand in the queue before the pause after the last one is over.
+    pub(crate) held_back: bool,
     /// Its uploads were told to go.
     pub(crate) staging_deleted: bool,
     /// Why it was killed.
@@ -195,7 +198,8 @@ impl Application {
             asks: BTreeMap::new(),
             ended_containers: BTreeMap::new(),
             nodes: BTreeSet::new(),
-            former_masters: BTreeSet::new(),
+            former: BTreeSet::new(),
+            held_back: false,
             staging_deleted: false,
             kill: None,
             kill_waiters: Vec::new(),
@@ -220,6 +224,22 @@ impl Application {
     /// The attempt that has not ended: at most the last one.
     pub(crate) fn live_attempt(&self) -> Option<&Attempt> {
         self.current().filter(|attempt| !attempt.state.is_ended())
+    }
+
+    /// Whether nothing of it runs, as far as is known.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.live.is_empty() && self.former.is_empty()
+    }
+
+    /// A former attempt's master that is still there.
+    pub(crate) fn former_master(&self) -> Option<ContainerId> {
+        let is_master = |id: &ContainerId| {
+            self.attempts.iter().any(|attempt| {
+                let place = attempt.place.as_ref();
+                attempt.state.is_ended() && place.is_some_and(|(container, _)| container == id)
+            })
+        };
+        self.former.iter().copied().find(is_master)
     }
 
     pub(crate) fn master_demand(&self) -> DemandKey {
@@ -381,7 +401,7 @@ impl ResourceManager {
         let Some(application) = self.applications.get(&id) else {
             return;
         };
-        if !application.live.is_empty() {
+        if !application.is_gone() {
             return;
         }
         if application.state == ApplicationState::Killing && application.live_attempt().is_none() {
@@ -403,14 +423,21 @@ impl ResourceManager {
         }
     }
 
-    /// After a restart, while nodes still come back, containers may run that nobody has named yet.
+    /// After a restart, while nodes on record still come back, containers may run that nobody has
+    /// named yet.
     pub(crate) fn may_run_unseen(&self, application: &Application) -> bool {
+        !self.nodes_are_back && self.is_of_former_epoch(application)
+    }
+
+    /// It ran before a restart that is so recent that masters may hold grants nobody knows of.
+    fn is_of_former_epoch(&self, application: &Application) -> bool {
         let is_older = application.turn.order <= self.submissions_recovered;
         let has_run = |attempt: &Attempt| attempt.started.is_some();
         self.recovering && is_older && application.attempts.iter().any(has_run)
     }
 
-    /// The time for nodes to come back is over: whatever is killed and unseen is gone.
+    /// All nodes have said what they run, or their time is over: whatever is killed and unseen is
+    /// gone.
     pub(crate) fn settle_unseen(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         let live: Vec<ApplicationId> = self.live_applications.iter().copied().collect();
         for id in live {
@@ -431,6 +458,12 @@ impl ResourceManager {
             return;
         }
         self.withdraw_demands(id);
+        // A node refuses what an ended application's master wants to start there: every one has to
+        // know, because nobody knows where grants of before a restart are.
+        let has_unknown_grants = self
+            .applications
+            .get(&id)
+            .is_some_and(|application| self.is_of_former_epoch(application));
         let Some(application) = self.applications.get_mut(&id) else {
             return;
         };
@@ -444,8 +477,11 @@ impl ResourceManager {
         }));
         application.end = Some(end);
         application.slim();
-        let nodes: Vec<NodeKey> = application.nodes.iter().copied().collect();
-        let gone = application.live.is_empty();
+        let mut nodes: Vec<NodeKey> = application.nodes.iter().copied().collect();
+        let gone = application.is_gone();
+        if input == ApplicationInput::AllGone && has_unknown_grants {
+            nodes = self.totals.keys().copied().collect();
+        }
         self.live_applications.remove(&id);
         self.deadlines.cancel(DeadlineKey::Lease(id));
         self.deadlines.cancel(DeadlineKey::Timeout(id));
@@ -496,7 +532,7 @@ impl ResourceManager {
         while self.ended.len() > self.config.applications_retained {
             // One whose processes are not all gone stays until they are: its kill may be awaited.
             let is_gone =
-                |id: &ApplicationId| self.applications.get(id).is_none_or(|a| a.live.is_empty());
+                |id: &ApplicationId| self.applications.get(id).is_none_or(Application::is_gone);
             let Some(at) = self.ended.iter().take(64).position(is_gone) else {
                 return;
             };

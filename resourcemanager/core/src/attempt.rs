@@ -245,54 +245,62 @@ impl ResourceManager {
             self.watch_master(now, id);
         } else {
             self.step_attempt(id, AttemptInput::Scheduled, effects);
+            self.hold_back(now, application);
             self.queue_master(application);
         }
     }
 
     /// Lets the attempt that waits for its master's container stand in the queue, unless a former
-    /// master is still there.
-    fn queue_master(&mut self, id: ApplicationId) {
+    /// master is still there or it is held back.
+    pub(crate) fn queue_master(&mut self, id: ApplicationId) {
         let Some(application) = self.applications.get(&id) else {
             return;
         };
         let waits = application
             .live_attempt()
             .is_some_and(|attempt| attempt.state == AttemptState::Scheduled);
-        if !waits || !application.former_masters.is_empty() {
+        if !waits || application.held_back || application.former_master().is_some() {
             return;
         }
         let demand = application.master_demand();
         let size = application.spec.submission.resource;
-        let reach = Reach::Anywhere;
+        let avoided = self.nodes_to_avoid(application);
+        let reach = if avoided.is_empty() {
+            Reach::Anywhere
+        } else {
+            Reach::NotOn(avoided)
+        };
         self.queue
             .insert(demand.clone(), WaitingDemand { size, reach });
         self.pending.demands.insert(demand);
     }
 
-    /// A node that had been given up is back with this container. If it is a former attempt's
-    /// master, the next one waits for its end.
+    /// A node that had been given up is back with this container. A kill waits for its end, and if
+    /// it is a former attempt's master, the next one does.
     pub(crate) fn hold_successor(&mut self, id: ContainerId) {
         let Some(application) = self.applications.get_mut(&id.application()) else {
             return;
         };
-        let is_former_master = application.attempts.iter().any(|attempt| {
-            let place = attempt.place.as_ref();
-            attempt.state.is_ended() && place.is_some_and(|(container, _)| *container == id)
-        });
-        if is_former_master && !application.state.is_ended() {
-            application.former_masters.insert(id);
+        application.former.insert(id);
+        if application.former_master().is_some() {
             let demand = application.master_demand();
             self.queue.remove(&demand);
         }
     }
 
-    /// A former master is gone, or its node is given up again.
-    pub(crate) fn free_successor(&mut self, id: ContainerId) {
+    /// A former container is gone, or its node is given up again.
+    pub(crate) fn free_successor(
+        &mut self,
+        now: Millis,
+        id: ContainerId,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(application) = self.applications.get_mut(&id.application()) else {
             return;
         };
-        if application.former_masters.remove(&id) {
+        if application.former.remove(&id) {
             self.queue_master(id.application());
+            self.settle(now, id.application(), effects);
         }
     }
 
@@ -520,6 +528,7 @@ impl ResourceManager {
         let wall = self.wall;
         self.deadlines.cancel(DeadlineKey::Master(id));
         self.deadlines.cancel(DeadlineKey::FinishGrace(id));
+        self.let_go(id.application);
         let Some(application) = self.applications.get_mut(&id.application) else {
             return false;
         };

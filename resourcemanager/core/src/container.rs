@@ -409,7 +409,7 @@ impl ResourceManager {
         }
         self.reindex(container.node);
         self.pending.rooms.insert(container.node);
-        self.free_successor(id);
+        self.free_successor(now, id, effects);
         if was_accounted {
             let node = self.nodes.get(&container.node).map(|node| node.id.clone());
             self.container_ended(now, &container, node, (exit_status, diagnostics), effects);

@@ -51,8 +51,9 @@ impl Effect {
     /// Whether this effect may leave only after every record before it, in this batch or an earlier
     /// one, is durable. Effects to one peer keep their order in any case.
     ///
-    /// What commits the cluster to something waits: replies, the start of a master, the
-    /// acknowledgment of an end, the end of an application's containers. Grants, refusals and
+    /// What commits the cluster to something waits: replies, the registration of a node (it is on
+    /// record before it works), the start of a master, the acknowledgment of an end, the end of an
+    /// application's containers. Grants, refusals and
     /// completions need not: after a crash the peers register again with what they hold.
     #[must_use]
     pub fn needs_sync(&self) -> bool {
@@ -65,8 +66,9 @@ impl Effect {
                 | NodeCommand::StopContainer { .. }
                 | NodeCommand::AcknowledgeExit { .. }
                 | NodeCommand::ApplicationEnded { .. }
-                | NodeCommand::RevokeAttempt { .. } => true,
-                NodeCommand::Registered { .. } | NodeCommand::Refused { .. } => false,
+                | NodeCommand::RevokeAttempt { .. }
+                | NodeCommand::Registered { .. } => true,
+                NodeCommand::Refused { .. } => false,
             },
             Effect::ToMaster { message, .. } => match message {
                 MasterMessage::FinishAcknowledged | MasterMessage::Shutdown { .. } => true,

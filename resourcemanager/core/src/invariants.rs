@@ -69,6 +69,9 @@ impl ResourceManager {
                     node.state, !is_counted
                 ));
             }
+            if is_counted && !self.known_nodes.contains(name) {
+                return Err(format!("{name} is {} and not on record", node.state));
+            }
             if self.index.contains(*key) != node.takes_work() {
                 return Err(format!("{name} is indexed wrongly"));
             }
@@ -76,6 +79,12 @@ impl ResourceManager {
             if is_counted && !is_watched {
                 return Err(format!("nobody watches {name}"));
             }
+        }
+        if let Some(name) = self.awaited_nodes.difference(&self.known_nodes).next() {
+            return Err(format!("{name} is awaited and not on record"));
+        }
+        if !self.recovering && !self.awaited_nodes.is_empty() {
+            return Err("nodes are awaited for ever".to_owned());
         }
         if total != self.cluster_total {
             return Err(format!(
@@ -158,6 +167,13 @@ impl ResourceManager {
                     application.state
                 ));
             }
+            if let Some(former) = application
+                .former
+                .iter()
+                .find(|id| !self.containers.contains_key(id))
+            {
+                return Err(format!("{former} is waited for and in no table"));
+            }
             if application.state.is_ended() != application.end.is_some() {
                 return Err(format!("{id} is {} without an end", application.state));
             }
@@ -194,7 +210,7 @@ impl ResourceManager {
             let unseen =
                 self.may_run_unseen(application) && self.deadlines.is_set(DeadlineKey::Recovery);
             let awaits = application.state == ApplicationState::Killing
-                && (!application.live.is_empty() || unseen);
+                && (!application.is_gone() || unseen);
             return if awaits {
                 Ok(())
             } else {
@@ -203,9 +219,14 @@ impl ResourceManager {
         };
         let is_watched = match attempt.state {
             AttemptState::Scheduled => {
-                let former = &application.former_masters;
-                let is_held = former.iter().any(|id| self.containers.contains_key(id));
-                is_held != self.queue.waiting(&application.master_demand()).is_some()
+                let is_held = application.former_master().is_some();
+                let pauses = self
+                    .deadlines
+                    .is_set(DeadlineKey::Relaunch(application.id()));
+                if pauses != application.held_back {
+                    return Err(format!("{id} is held back by no deadline"));
+                }
+                (is_held || pauses) != self.queue.waiting(&application.master_demand()).is_some()
             }
             AttemptState::Launched | AttemptState::Running | AttemptState::Finishing => {
                 match &attempt.place {
@@ -265,9 +286,9 @@ impl ResourceManager {
                 key.ask.is_none() && !demand.size.fits_in(&self.queue.am_room(&self.am_limit()));
             let anywhere = match &demand.reach {
                 crate::queue::Reach::Only(host) => self.index.on_host_with_room(host, &demand.size),
-                crate::queue::Reach::Anywhere | crate::queue::Reach::Prefer(_) => {
-                    self.index.least_used_with_room(&demand.size)
-                }
+                crate::queue::Reach::Anywhere
+                | crate::queue::Reach::Prefer(_)
+                | crate::queue::Reach::NotOn(_) => self.index.least_used_with_room(&demand.size),
             };
             if let (false, Some(node)) = (held_back, anywhere) {
                 let room = self
@@ -290,6 +311,10 @@ impl ResourceManager {
             DeadlineKey::Lease(application) | DeadlineKey::Timeout(application) => {
                 self.live_applications.contains(&application)
             }
+            DeadlineKey::Relaunch(application) => self
+                .applications
+                .get(&application)
+                .is_some_and(|application| application.held_back),
             DeadlineKey::Recovery => self.recovering,
         };
         if is_known {

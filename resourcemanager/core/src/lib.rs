@@ -26,6 +26,7 @@ mod queue;
 mod record;
 mod recovery;
 mod refusal;
+mod relaunch;
 mod reports;
 mod scheduler;
 mod submission;

@@ -23,6 +23,13 @@ pub const KILL_WAITERS_MAX: usize = 1_000;
 pub const ENDED_CONTAINERS_MAX: usize = 100_000;
 /// Attempts of one application, those included that do not count as failures (node losses).
 pub const ATTEMPTS_TOTAL_MAX: u32 = 1_000;
+/// What an attempt waits for its turn, in milliseconds, after one, two, three... attempts in a row
+/// that ended soon and are not counted; the last number stands for all further ones.
+pub const RELAUNCH_PAUSES_MS: [u64; 9] = [0, 100, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000];
+/// An attempt that lived for so many milliseconds was launched well.
+pub const RELAUNCH_SOUND_MS: u64 = 60_000;
+/// Of how many of these attempts the nodes are avoided.
+pub const NODES_AVOIDED_MAX: usize = 16;
 /// Containers one application holds at once.
 pub const CONTAINERS_PER_APPLICATION_MAX: usize = 100_000;
 /// Containers one release or one registration of a master may name.

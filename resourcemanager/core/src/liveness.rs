@@ -30,6 +30,8 @@ pub(crate) enum DeadlineKey {
     Lease(ApplicationId),
     /// An application has run long enough.
     Timeout(ApplicationId),
+    /// A pause between two attempts is over.
+    Relaunch(ApplicationId),
     /// After a restart: nodes that have not come back had nothing.
     Recovery,
 }
@@ -103,11 +105,11 @@ impl ResourceManager {
                     let reason = "its time is over (--timeout)";
                     self.kill_application(now, application, reason, effects);
                 }
-                DeadlineKey::Recovery => {
-                    self.recovering = false;
-                    self.give_up_awaited(effects);
-                    self.settle_unseen(now, effects);
+                DeadlineKey::Relaunch(application) => {
+                    self.let_go(application);
+                    self.queue_master(application);
                 }
+                DeadlineKey::Recovery => self.recovery_due(now, effects),
             }
         }
     }

@@ -53,6 +53,13 @@ pub struct ResourceManager {
     pub(crate) ready: bool,
     /// Nodes of before the start may still come back.
     pub(crate) recovering: bool,
+    /// Nodes on record: they have registered and were not given up since.
+    pub(crate) known_nodes: BTreeSet<NodeId>,
+    /// Those of them that have not registered since the start.
+    pub(crate) awaited_nodes: BTreeSet<NodeId>,
+    /// All nodes on record are back, so that no process of before the start is unseen. Not so when
+    /// none is on record: then only time tells.
+    pub(crate) nodes_are_back: bool,
     pub(crate) ids: Ids,
     /// Submissions so far: the order in the queue.
     pub(crate) submissions: u64,
@@ -95,6 +102,9 @@ impl ResourceManager {
             wall: WallMillis(0),
             ready: false,
             recovering: false,
+            known_nodes: BTreeSet::new(),
+            awaited_nodes: BTreeSet::new(),
+            nodes_are_back: false,
             ids: Ids::default(),
             submissions: 0,
             submissions_recovered: 0,

@@ -274,6 +274,7 @@ impl ResourceManager {
             return;
         }
         self.make_room_for_node();
+        self.note_known(&id, effects);
         let key = self.node_key(&id);
         let wall = self.wall;
         let Some(node) = self.nodes.get_mut(&key) else {
@@ -322,6 +323,7 @@ impl ResourceManager {
         }
         self.reindex(key);
         self.pending.rooms.insert(key);
+        self.no_longer_expected(now, &id, effects);
     }
 
     fn node_may_register(
@@ -562,6 +564,7 @@ impl ResourceManager {
         for id in containers {
             self.container_given_up(now, id, &name, &reason, effects);
         }
+        self.forget_known(now, &name, effects);
     }
 
     /// Its application is told that it is gone. It stays in its node's sums until the node comes
@@ -588,7 +591,7 @@ impl ResourceManager {
         );
         self.stop_container(id, input, status, reason, effects);
         self.detach_container(id);
-        self.free_successor(id);
+        self.free_successor(now, id, effects);
         if was_accounted {
             let end = (ExitStatus::ABORTED, reason);
             self.container_ended(now, &ended, Some(node.clone()), end, effects);

@@ -1,9 +1,10 @@
 //! The one queue: who waits for what, in which order, and what masters take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bobbin_types::{MAX_COUNTABLE_KINDS, Resource};
 
+use crate::node::NodeKey;
 use crate::scheduler::{DemandKey, Waiting};
 
 /// The rack of every node: racks come with the settings that name them.
@@ -16,6 +17,8 @@ pub(crate) enum Reach {
     Anywhere,
     /// On this host if it has room now, anywhere otherwise.
     Prefer(String),
+    /// On another node than these if one has room now, anywhere otherwise. Masters only.
+    NotOn(BTreeSet<NodeKey>),
     /// On this host or not at all.
     Only(String),
 }
@@ -55,7 +58,7 @@ impl Queue {
         self.remove(&key);
         let set = match (&key.ask, &demand.reach) {
             (None, _) => &mut self.masters,
-            (Some(_), Reach::Anywhere | Reach::Prefer(_)) => &mut self.asks,
+            (Some(_), Reach::Anywhere | Reach::Prefer(_) | Reach::NotOn(_)) => &mut self.asks,
             (Some(_), Reach::Only(host)) => {
                 self.bound.entry(host.clone()).or_insert_with(Waiting::new)
             }
@@ -70,7 +73,9 @@ impl Queue {
         };
         match (&key.ask, &demand.reach) {
             (None, _) => self.masters.remove(key, &demand.size),
-            (Some(_), Reach::Anywhere | Reach::Prefer(_)) => self.asks.remove(key, &demand.size),
+            (Some(_), Reach::Anywhere | Reach::Prefer(_) | Reach::NotOn(_)) => {
+                self.asks.remove(key, &demand.size)
+            }
             (Some(_), Reach::Only(host)) => {
                 if let Some(set) = self.bound.get_mut(host) {
                     set.remove(key, &demand.size);
@@ -126,7 +131,7 @@ impl Queue {
                 .iter()
                 .all(|(key, demand)| match (&key.ask, &demand.reach) {
                     (None, _) => self.masters.contains(key, &demand.size),
-                    (Some(_), Reach::Anywhere | Reach::Prefer(_)) => {
+                    (Some(_), Reach::Anywhere | Reach::Prefer(_) | Reach::NotOn(_)) => {
                         self.asks.contains(key, &demand.size)
                     }
                     (Some(_), Reach::Only(host)) => self

@@ -18,6 +18,10 @@ pub enum Record {
     /// No application id up to `sequence` may be handed out again; one up to `floor` that is not
     /// on record has ended and was forgotten.
     SequenceReserved { sequence: u32, floor: u32 },
+    /// The node has registered: after a restart it is expected back.
+    NodeKnown { node: NodeId },
+    /// The node was given up with all that it ran: nobody waits for it after a restart.
+    NodeForgotten { node: NodeId },
     /// Everything that is needed to launch it again.
     ApplicationSubmitted(Arc<SubmittedApplication>),
     KillRequested {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bobbin_types::{
-    ApplicationId, ApplicationState, AttemptId, AttemptState, ContainerState, Millis,
+    ApplicationId, ApplicationState, AttemptId, AttemptState, ContainerState, Millis, NodeId,
 };
 
 use crate::Effect;
@@ -33,6 +33,12 @@ impl ResourceManager {
                 self.ids.last = self.ids.last.max(sequence);
                 self.ids.reserved = self.ids.reserved.max(sequence);
                 self.ids.floor = self.ids.floor.max(floor);
+            }
+            Record::NodeKnown { node } => {
+                self.known_nodes.insert(node);
+            }
+            Record::NodeForgotten { node } => {
+                self.known_nodes.remove(&node);
             }
             Record::ApplicationSubmitted(spec) => {
                 let id = spec.application;
@@ -145,6 +151,8 @@ impl ResourceManager {
             }
             Record::Epoch { .. }
             | Record::SequenceReserved { .. }
+            | Record::NodeKnown { .. }
+            | Record::NodeForgotten { .. }
             | Record::ApplicationSubmitted(_)
             | Record::KillRequested { .. }
             | Record::AttemptFinished { .. }
@@ -229,6 +237,7 @@ impl ResourceManager {
             cluster_timestamp: self.cluster_timestamp,
         }));
         self.recovering = true;
+        self.awaited_nodes.clone_from(&self.known_nodes);
         self.submissions_recovered = self.submissions;
         let until = now + self.config.node_expiry_ms;
         self.deadlines.set(DeadlineKey::Recovery, until);
@@ -346,6 +355,50 @@ impl ResourceManager {
         }
     }
 
+    /// A node registers: from now on it is on record.
+    pub(crate) fn note_known(&mut self, node: &NodeId, effects: &mut Vec<Effect>) {
+        if self.known_nodes.insert(node.clone()) {
+            let node = node.clone();
+            effects.push(Effect::Persist(Record::NodeKnown { node }));
+        }
+    }
+
+    /// A node is given up with all that it ran: it is not on record any more.
+    pub(crate) fn forget_known(&mut self, now: Millis, node: &NodeId, effects: &mut Vec<Effect>) {
+        if self.known_nodes.remove(node) {
+            let node = node.clone();
+            effects.push(Effect::Persist(Record::NodeForgotten { node }));
+        }
+        self.no_longer_expected(now, node, effects);
+    }
+
+    /// After a restart a node on record has said what it runs, or was given up. With the last of
+    /// them nothing of before the start is unseen, so kills that waited for that come to their end.
+    ///
+    /// What was granted but not started yet is in no node's list: such containers are taken over,
+    /// and masters' others awaited, until the time for nodes to come back is over.
+    pub(crate) fn no_longer_expected(
+        &mut self,
+        now: Millis,
+        node: &NodeId,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.awaited_nodes.remove(node) && self.awaited_nodes.is_empty() {
+            self.nodes_are_back = true;
+            self.settle_unseen(now, effects);
+        }
+    }
+
+    /// The time for nodes to come back is over: those that have not are given up.
+    pub(crate) fn recovery_due(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        self.recovering = false;
+        for node in self.awaited_nodes.clone() {
+            self.forget_known(now, &node, effects);
+        }
+        self.give_up_awaited(effects);
+        self.settle_unseen(now, effects);
+    }
+
     /// Records that rebuild what must survive: a journal without its history. Ended applications
     /// come first, in the order of their ends, then live ones in the order of their submission.
     #[must_use]
@@ -360,6 +413,8 @@ impl ResourceManager {
                 floor: self.ids.floor,
             },
         ];
+        let known = self.known_nodes.iter().cloned();
+        records.extend(known.map(|node| Record::NodeKnown { node }));
         let mut live: Vec<ApplicationId> = self.live_applications.iter().copied().collect();
         live.sort_by_key(|id| self.applications.get(id).map(|a| a.turn.order));
         for id in self.ended.iter().chain(&live) {

@@ -319,7 +319,7 @@ impl ResourceManager {
                 return Err(full(what, number, KILL_WAITERS_MAX));
             }
         }
-        let all_gone = application.state.is_ended() && application.live.is_empty();
+        let all_gone = application.state.is_ended() && application.is_gone();
         let mut reason = format!("killed by {}", kill.principal);
         if !kill.reason.is_empty() {
             reason = format!("{reason}: {}", kill.reason);

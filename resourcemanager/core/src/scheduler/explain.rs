@@ -58,10 +58,13 @@ impl ResourceManager {
                 return vec![what];
             }
         }
-        if let Some(former) = application.former_masters.first() {
+        if let Some(former) = application.former_master() {
             return vec![format!(
                 "{former}, the master of a former attempt, is still being ended"
             )];
+        }
+        if application.held_back {
+            return vec![crate::relaunch::pause_in_words(application)];
         }
         let size = application.spec.submission.resource;
         let mut words = format!("its master needs {size}; {}", self.explain_size(&size));
@@ -96,7 +99,7 @@ impl ResourceManager {
                     Some(Reach::Only(host)) => {
                         format!("no room on host {host}, and only that one will do")
                     }
-                    Some(Reach::Anywhere | Reach::Prefer(_)) | None => {
+                    Some(Reach::Anywhere | Reach::Prefer(_) | Reach::NotOn(_)) | None => {
                         self.explain_size(&key.capability)
                     }
                 };

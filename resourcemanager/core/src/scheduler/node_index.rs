@@ -75,6 +75,19 @@ impl NodeIndex {
             .map(|(_, node)| *node)
     }
 
+    /// The least used node with room for the demand that is none of these few.
+    pub(crate) fn least_used_but(
+        &self,
+        demand: &Resource,
+        avoided: &BTreeSet<NodeKey>,
+    ) -> Option<NodeKey> {
+        let mut found = self.by_share.first_fitting(demand, None)?;
+        while avoided.contains(&found.1) {
+            found = self.by_share.first_fitting(demand, Some(found))?;
+        }
+        Some(found.1)
+    }
+
     /// The least used node of a host with room for the demand. Looks at each: a host has few.
     pub(crate) fn on_host_with_room(&self, host: &str, demand: &Resource) -> Option<NodeKey> {
         let nodes = self.by_host.get(host)?;
@@ -144,6 +157,13 @@ mod tests {
             Some(NodeKey(1))
         );
         assert_eq!(index.on_host_with_room("g", &demand), None);
+        let but = |keys: &[u32]| {
+            let avoided = keys.iter().map(|key| NodeKey(*key)).collect();
+            index.least_used_but(&demand, &avoided)
+        };
+        assert_eq!(but(&[0]), Some(NodeKey(1)));
+        assert_eq!(but(&[1]), Some(NodeKey(0)));
+        assert_eq!(but(&[0, 1]), None);
         assert_eq!(index.most_room(), Resource::new(950, 9));
     }
 

@@ -9,7 +9,7 @@ use bobbin_types::{Millis, Resource};
 use super::node_index::{NodeIndex, smaller};
 use super::waiting::DemandKey;
 use crate::node::NodeKey;
-use crate::queue::{Queue, Reach};
+use crate::queue::{Queue, Reach, WaitingDemand};
 
 /// What [`plan`] may see.
 #[derive(Clone, Copy, Debug)]
@@ -75,12 +75,31 @@ fn for_room(view: &ClusterView<'_>, node: NodeKey) -> Option<PlannedGrant> {
             .and_then(|asks| asks.first_fitting(&room, None)),
     ];
     let demand = candidates.into_iter().flatten().min()?;
-    let size = view.queue.size_of(demand)?;
+    let waiting = view.queue.waiting(demand)?;
+    // The room of this event may be on a node that the demand avoids, beside another's.
+    let node = match &waiting.reach {
+        Reach::NotOn(avoided) if avoided.contains(&node) => anywhere_but(view, waiting)?,
+        Reach::Anywhere | Reach::Prefer(_) | Reach::NotOn(_) | Reach::Only(_) => node,
+    };
     Some(PlannedGrant {
         demand: demand.clone(),
-        size,
+        size: waiting.size,
         node,
     })
+}
+
+/// The least used node with room, those that the demand avoids last.
+fn anywhere_but(view: &ClusterView<'_>, waiting: &WaitingDemand) -> Option<NodeKey> {
+    let size = &waiting.size;
+    match &waiting.reach {
+        Reach::NotOn(avoided) => view
+            .index
+            .least_used_but(size, avoided)
+            .or_else(|| view.index.least_used_with_room(size)),
+        Reach::Anywhere | Reach::Prefer(_) | Reach::Only(_) => {
+            view.index.least_used_with_room(size)
+        }
+    }
 }
 
 fn for_masters(view: &ClusterView<'_>) -> Option<PlannedGrant> {
@@ -88,11 +107,11 @@ fn for_masters(view: &ClusterView<'_>) -> Option<PlannedGrant> {
     let mut after = None;
     // One step per size class: a class that found no node is not looked at again.
     while let Some(demand) = view.queue.masters.first_fitting(&probe, after) {
-        let size = view.queue.size_of(demand)?;
-        if let Some(node) = view.index.least_used_with_room(&size) {
+        let waiting = view.queue.waiting(demand)?;
+        if let Some(node) = anywhere_but(view, waiting) {
             return Some(PlannedGrant {
                 demand: demand.clone(),
-                size,
+                size: waiting.size,
                 node,
             });
         }
@@ -111,6 +130,7 @@ fn for_demand(view: &ClusterView<'_>, demand: &DemandKey) -> Option<PlannedGrant
     let on_host = |host: &str| view.index.on_host_with_room(host, &waiting.size);
     let node = match &waiting.reach {
         Reach::Anywhere => anywhere(),
+        Reach::NotOn(_) => anywhere_but(view, waiting),
         Reach::Prefer(host) => on_host(host).or_else(anywhere),
         Reach::Only(host) => on_host(host),
     }?;

@@ -11,5 +11,6 @@ mod scripts;
 mod scripts_doors;
 mod scripts_grants;
 mod scripts_recovery;
+mod scripts_relaunch;
 mod states;
 mod world;

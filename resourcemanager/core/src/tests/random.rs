@@ -438,7 +438,9 @@ impl Life {
         if length.is_multiple_of(2) && lost == 0 {
             self.world.journal = self.world.rm.snapshot();
         }
+        let nodes = self.world.rm.known_nodes.clone();
         self.world.restart();
+        assert!(lost > 0 || nodes == self.world.rm.known_nodes);
         self.fresh = 0;
         if lost > 0 {
             return;

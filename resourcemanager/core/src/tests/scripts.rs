@@ -22,6 +22,7 @@ fn cluster_mode_from_submission_to_end() {
          exited 1.1#1 0",
         &expect![[r#"
             node a 4096 4
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             submit
@@ -76,9 +77,11 @@ fn executors_are_granted_at_once_and_end_with_their_master() {
          exited 1.1#3 -107",
         &expect![[r#"
             node a 4096 4
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             node b 4096 4
+                persist known b
                 b: NEW -> RUNNING
                 b <- registered
             submit
@@ -143,6 +146,7 @@ fn a_failed_driver_is_started_again_until_its_attempts_are_used_up() {
          exited 1.2#1 -104 128.0 MB of 128 MB physical memory used",
         &expect![[r#"
             node a 4096 4
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             submit attempts=2
@@ -214,6 +218,7 @@ fn a_lost_node_costs_no_attempt() {
          exited 1.1#1 -107",
         &expect![[r#"
             node a 4096 4
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             submit attempts=1
@@ -233,6 +238,7 @@ fn a_lost_node_costs_no_attempt() {
                 1: ACCEPTED -> RUNNING
                 1.1 <- registered
             node b 4096 4
+                persist known b
                 b: NEW -> RUNNING
                 b <- registered
             node-lost a
@@ -244,9 +250,12 @@ fn a_lost_node_costs_no_attempt() {
                 close
                 1: RUNNING -> ACCEPTED
                 1.2: NEW -> SCHEDULED
+                persist forgotten a
                 b: RUNNING -> LOST
                 close
+                persist forgotten b
             node a 4096 4 1.1#1
+                persist known a
                 a: LOST -> RUNNING
                 a <- registered
                 a <- stop 1.1#1 -107 'node a:1 was not heard of for 30000 ms and is given up'
@@ -275,6 +284,7 @@ fn a_former_master_that_comes_back_is_ended_before_the_next_one_starts() {
          exited 1.1#1 -107",
         &expect![[r#"
             node a 4096 4
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             submit
@@ -294,22 +304,26 @@ fn a_former_master_that_comes_back_is_ended_before_the_next_one_starts() {
                 1.1: LAUNCHED -> FAILED
                 persist attempt 1.1 FAILED -100
                 1.2: NEW -> SCHEDULED
+                persist forgotten a
             node b 1000 4
+                persist known b
                 b: NEW -> RUNNING
                 b <- registered
             node a 4096 4 1.1#1
+                persist known a
                 a: LOST -> RUNNING
                 a <- registered
                 a <- stop 1.1#1 -107 'node a:1 was not heard of for 30000 ms and is given up'
                 a <- revoke 1.1
             node c 4096 4
+                persist known c
                 c: NEW -> RUNNING
                 c <- registered
             exited 1.1#1 -107
                 a <- acknowledge 1.1#1
                 1.2: SCHEDULED -> ALLOCATED
                 persist started 1.2
-                a <- start 1.2#1
+                c <- start 1.2#1
                 1.2: ALLOCATED -> LAUNCHED
         "#]],
     );
@@ -330,6 +344,7 @@ fn a_former_master_on_a_node_that_goes_again_holds_nobody() {
          pass 1000",
         &expect![[r#"
             node a 4096 4
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             submit
@@ -349,7 +364,9 @@ fn a_former_master_on_a_node_that_goes_again_holds_nobody() {
                 1.1: LAUNCHED -> FAILED
                 persist attempt 1.1 FAILED -100
                 1.2: NEW -> SCHEDULED
+                persist forgotten a
             node a 4096 4 1.1#1
+                persist known a
                 a: LOST -> RUNNING
                 a <- registered
                 a <- stop 1.1#1 -107 'node a:1 was not heard of for 30000 ms and is given up'
@@ -357,10 +374,12 @@ fn a_former_master_on_a_node_that_goes_again_holds_nobody() {
             node-lost a
             pass 29000
             node c 4096 4
+                persist known c
                 c: NEW -> RUNNING
                 c <- registered
             pass 1000
                 a: RUNNING -> LOST
+                persist forgotten a
                 1.2: SCHEDULED -> ALLOCATED
                 persist started 1.2
                 c <- start 1.2#1
@@ -385,6 +404,7 @@ fn kill_waits_until_every_container_is_gone() {
          kill 1 wait",
         &expect![[r#"
             node a 4096 4
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             submit
@@ -471,6 +491,7 @@ fn client_mode_ends_with_its_client() {
          exited 1.1#1 -100",
         &expect![[r#"
             node a 4096 4
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             submit unmanaged
@@ -514,6 +535,7 @@ fn client_mode_says_farewell() {
          finish 1.1 7",
         &expect![[r#"
             node a 4096 4
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             submit unmanaged
@@ -556,6 +578,7 @@ fn tied_to_a_client_that_goes_away() {
          exited 1.1#1 -106",
         &expect![[r#"
             node a 4096 4
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             submit tied
@@ -625,6 +648,7 @@ fn a_silent_master_has_failed() {
          exited 1.1#1 -106",
         &expect![[r#"
             node a 4096 4
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             submit attempts=1

@@ -36,6 +36,7 @@ fn a_token_of_another_attempt_is_refused() {
     });
     expect![[r#"
         node a 4096 4
+            persist known a
             a: NEW -> RUNNING
             a <- registered
         submit unmanaged

@@ -24,6 +24,7 @@ fn a_released_container_holds_its_room_until_its_node_says_so() {
          exited 1.1#2 -105",
         &expect![[r#"
             node a 2048 4
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             submit
@@ -65,6 +66,7 @@ fn a_grant_that_is_never_started_is_taken_back() {
          exited 1.1#1 -100",
         &expect![[r#"
             node a 4096 4
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             submit attempts=1
@@ -109,6 +111,7 @@ fn a_master_that_comes_back_says_what_it_holds() {
          attach 1.1 1.1#2 1.1#3 5.1#9",
         &expect![[r#"
             node a 8192 8
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             submit
@@ -154,6 +157,7 @@ fn another_stream_of_a_master_takes_over() {
          attach 2.1",
         &expect![[r#"
             node a 8192 8
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             submit
@@ -194,6 +198,7 @@ fn an_ill_node_gets_no_work() {
          ill a",
         &expect![[r#"
             node a 4096 4
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             ill a disk-full
@@ -226,6 +231,7 @@ fn what_fits_nowhere_blocks_nobody() {
          exited 1.2#1 -106",
         &expect![[r#"
             node a 4096 8
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             submit memory=3000
@@ -302,6 +308,7 @@ fn urgent_applications_come_first() {
                 2.1: NEW -> SCHEDULED
                 reply submitted 2
             node a 1024 1
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
                 2.1: SCHEDULED -> ALLOCATED
@@ -328,9 +335,11 @@ fn asks_bound_to_a_host() {
          exited 1.1#1 0",
         &expect![[r#"
             node a 4096 4
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             node b 4096 4
+                persist known b
                 b: NEW -> RUNNING
                 b <- registered
             submit unmanaged
@@ -352,6 +361,7 @@ fn asks_bound_to_a_host() {
             ask-on 1.1 b strict 1 4096
             ask-on 1.1 c strict 1 512
             node c 1024 1
+                persist known c
                 c: NEW -> RUNNING
                 c <- registered
                 1.1 <- granted 1.1#3@c
@@ -376,12 +386,15 @@ fn spreading_takes_the_least_used_node() {
          ask 1.1 6 512 1",
         &expect![[r#"
             node a 4096 4
+                persist known a
                 a: NEW -> RUNNING
                 a <- registered
             node b 4096 4
+                persist known b
                 b: NEW -> RUNNING
                 b <- registered
             node c 2048 2
+                persist known c
                 c: NEW -> RUNNING
                 c <- registered
             submit unmanaged
@@ -422,6 +435,7 @@ fn masters_may_take_half_of_the_cluster() {
             a <- start 1.2#1
             1.2: ALLOCATED -> LAUNCHED
         node b 4096 8
+            persist known b
             b: NEW -> RUNNING
             b <- registered
             3.1: SCHEDULED -> ALLOCATED

@@ -69,17 +69,18 @@ fn a_submission_that_was_not_launched_starts() {
     check(
         "submit\nrestart\nnode a 4096 4",
         &expect![[r#"
-        restart
-            persist epoch 2
-            1.1: NEW -> SCHEDULED
-        node a 4096 4
-            a: NEW -> RUNNING
-            a <- registered
-            1.1: SCHEDULED -> ALLOCATED
-            persist started 1.1
-            a <- start e2.1.1#1
-            1.1: ALLOCATED -> LAUNCHED
-    "#]],
+            restart
+                persist epoch 2
+                1.1: NEW -> SCHEDULED
+            node a 4096 4
+                persist known a
+                a: NEW -> RUNNING
+                a <- registered
+                1.1: SCHEDULED -> ALLOCATED
+                persist started 1.1
+                a <- start e2.1.1#1
+                1.1: ALLOCATED -> LAUNCHED
+        "#]],
     );
 }
 
@@ -112,6 +113,7 @@ fn a_master_whose_node_stays_away_costs_no_attempt() {
             restart
                 persist epoch 2
             node b 4096 4
+                persist known b
                 b: NEW -> RUNNING
                 b <- registered
             pass 30000
@@ -120,8 +122,10 @@ fn a_master_whose_node_stays_away_costs_no_attempt() {
                 persist attempt 1.1 FAILED -100
                 1: RUNNING -> ACCEPTED
                 1.2: NEW -> SCHEDULED
+                persist forgotten a
                 b: RUNNING -> LOST
                 close
+                persist forgotten b
         "#]],
     );
 }
@@ -268,12 +272,234 @@ fn a_kill_is_carried_on() {
                 1.1: LAUNCHED -> KILLED
                 persist attempt 1.1 KILLED -106
                 a <- revoke 1.1
-                a <- acknowledge 1.1#1
-            live 30000
                 1: KILLING -> KILLED
                 persist application 1 KILLED KILLED -106 'killed by user ann'
                 a <- ended 1
                 delete staging 1
+                a <- acknowledge 1.1#1
+            live 30000
+        "#]],
+    );
+}
+
+/// A kill ends when the last node on record is back, not when the time for nodes is over.
+#[test]
+fn a_kill_ends_when_all_nodes_are_back() {
+    check(
+        "node a 4096 4
+         node b 4096 4
+         submit
+         started 1.1#1
+         attach 1.1
+         kill 1 now
+         exited 1.1#1 -106
+         submit unmanaged
+         attach 2.1
+         restart
+         node a 4096 4
+         kill 2 wait
+         node b 4096 4 2.1#1
+         exited 2.1#1 -106",
+        &expect![[r#"
+            restart
+                persist epoch 2
+                delete staging 1
+            node a 4096 4
+                a: NEW -> RUNNING
+                a <- registered
+            kill 2 wait
+                persist kill 2
+                2: RUNNING -> KILLING
+                2.1: RUNNING -> KILLED
+                persist attempt 2.1 KILLED -106
+            node b 4096 4 2.1#1
+                b: NEW -> RUNNING
+                b <- registered
+                b <- stop 2.1#1 -107 'its attempt is over, or the cluster gave its node up'
+                b <- revoke 2.1
+            exited 2.1#1 -106
+                2: KILLING -> KILLED
+                persist application 2 KILLED KILLED -106 'killed by user ann'
+                a <- ended 2
+                b <- ended 2
+                delete staging 2
+                reply killed
+                b <- acknowledge 2.1#1
+        "#]],
+    );
+}
+
+/// What a node that was given up still runs is ended before a kill is said to be done.
+#[test]
+fn a_kill_waits_for_what_a_given_up_node_still_runs() {
+    let mut world = World::new(Config::default());
+    world.run(
+        "node a 4096 4
+         submit
+         started 1.1#1
+         attach 1.1
+         ask 1.1 1 1024 1
+         started 1.1#2
+         pass 30000
+         node b 4096 4
+         started 1.2#1",
+    );
+    world.transcript.clear();
+    world.run(
+        "kill 1 wait
+         node a 4096 4 1.1#1 1.1#2
+         exited 1.2#1 -106
+         exited 1.1#1 -107
+         exited 1.1#2 -107",
+    );
+    expect![[r#"
+        kill 1 wait
+            persist kill 1
+            1: ACCEPTED -> KILLING
+            b <- stop 1.2#1 -106 'killed by user ann'
+        node a 4096 4 1.1#1 1.1#2
+            persist known a
+            a: LOST -> RUNNING
+            a <- registered
+            a <- stop 1.1#1 -107 'node a:1 was not heard of for 30000 ms and is given up'
+            a <- stop 1.1#2 -100 'its attempt is over'
+            a <- revoke 1.1
+            a <- revoke 1.1
+        exited 1.2#1 -106
+            1.2: LAUNCHED -> KILLED
+            persist attempt 1.2 KILLED -106
+            b <- revoke 1.2
+            b <- acknowledge 1.2#1
+        exited 1.1#1 -107
+            a <- acknowledge 1.1#1
+        exited 1.1#2 -107
+            1: KILLING -> KILLED
+            persist application 1 KILLED KILLED -106 'killed by user ann'
+            a <- ended 1
+            b <- ended 1
+            delete staging 1
+            reply killed
+            a <- acknowledge 1.1#2
+    "#]]
+    .assert_eq(&world.transcript);
+}
+
+/// One that stays away delays a kill until it is given up; then it is not on record any more, and
+/// the next start does not wait for it.
+#[test]
+fn a_node_that_was_given_up_is_not_waited_for() {
+    check(
+        "node a 4096 4
+         node b 4096 4
+         submit unmanaged
+         attach 1.1
+         restart
+         attach 1.1
+         kill 1 wait
+         node a 4096 4
+         live 30000
+         submit unmanaged
+         attach 2.1
+         restart
+         attach 2.1
+         node a 4096 4
+         kill 2 wait",
+        &expect![[r#"
+            restart
+                persist epoch 2
+            attach 1.1
+                1.1 <- registered
+            kill 1 wait
+                persist kill 1
+                1: RUNNING -> KILLING
+                1.1 <- shutdown 'killed by user ann'
+                close
+                1.1: RUNNING -> KILLED
+                persist attempt 1.1 KILLED -106
+            node a 4096 4
+                a: NEW -> RUNNING
+                a <- registered
+            live 30000
+                persist forgotten b
+                1: KILLING -> KILLED
+                persist application 1 KILLED KILLED -106 'killed by user ann'
+                delete staging 1
+                reply killed
+            submit unmanaged
+                persist submitted 2
+                2: NEW -> SUBMITTED
+                2: SUBMITTED -> ACCEPTED
+                persist started 2.1
+                2.1: NEW -> LAUNCHED
+                reply submitted 2 2.1
+            attach 2.1
+                persist registered 2.1
+                2.1: LAUNCHED -> RUNNING
+                2: ACCEPTED -> RUNNING
+                2.1 <- registered
+            restart
+                persist epoch 3
+                delete staging 1
+            attach 2.1
+                2.1 <- registered
+            node a 4096 4
+                a: NEW -> RUNNING
+                a <- registered
+            kill 2 wait
+                persist kill 2
+                2: RUNNING -> KILLING
+                2.1 <- shutdown 'killed by user ann'
+                close
+                2.1: RUNNING -> KILLED
+                persist attempt 2.1 KILLED -106
+                2: KILLING -> KILLED
+                persist application 2 KILLED KILLED -106 'killed by user ann'
+                a <- ended 2
+                delete staging 2
+                reply killed
+        "#]],
+    );
+}
+
+/// What no node lists is still taken over when it is started, although all nodes are back: a
+/// restart ends no container.
+#[test]
+fn nodes_that_are_back_still_start_former_grants() {
+    check(
+        "node a 4096 4
+         submit unmanaged
+         attach 1.1
+         ask 1.1 1 512 1
+         restart
+         node a 4096 4
+         attach 1.1 1.1#1
+         live 25000
+         beat 1.1
+         started 1.1#1
+         kill 1 now",
+        &expect![[r#"
+            restart
+                persist epoch 2
+            node a 4096 4
+                a: NEW -> RUNNING
+                a <- registered
+            attach 1.1 1.1#1
+                1.1 <- registered
+            live 25000
+            beat 1.1
+            started 1.1#1
+            kill 1 now
+                persist kill 1
+                1: RUNNING -> KILLING
+                1.1 <- shutdown 'killed by user ann'
+                close
+                1.1: RUNNING -> KILLED
+                persist attempt 1.1 KILLED -106
+                1: KILLING -> KILLED
+                persist application 1 KILLED KILLED -106 'killed by user ann'
+                a <- ended 1
+                delete staging 1
+                reply killed
         "#]],
     );
 }

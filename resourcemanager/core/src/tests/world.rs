@@ -250,9 +250,11 @@ impl World {
         let end = self.now + ms;
         while let Some(due) = self.rm.next_deadline().filter(|due| *due <= end) {
             self.now = self.now.max(due);
+            self.quietly(Event::WallClock(WallMillis(self.now.0)));
             self.handle(Event::Tick);
         }
         self.now = end;
+        self.quietly(Event::WallClock(WallMillis(end.0)));
     }
 
     /// Time passes for nodes that beat.
@@ -631,6 +633,8 @@ fn show_record(record: &Record) -> String {
     match record {
         Record::Epoch { epoch, .. } => format!("epoch {epoch}"),
         Record::SequenceReserved { sequence, .. } => format!("reserved {sequence}"),
+        Record::NodeKnown { node } => format!("known {}", node.host()),
+        Record::NodeForgotten { node } => format!("forgotten {}", node.host()),
         Record::ApplicationSubmitted(spec) => format!("submitted {}", spec.application.sequence),
         Record::KillRequested { application, .. } => format!("kill {}", application.sequence),
         Record::AttemptStarted { attempt, .. } => format!("started {}", short_attempt(*attempt)),
