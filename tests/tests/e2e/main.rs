@@ -10,6 +10,7 @@ mod limits;
 mod load;
 mod logs;
 mod modes;
+mod probes;
 mod refusals;
 mod restarts;
 mod sandbox;
