@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Settings {
     pub(crate) folders: Folders,
     pub(crate) grpc: Grpc,
+    pub(crate) http: Http,
     /// Empty: `<folders.run>/resourcemanager.sock`.
     pub(crate) socket: PathBuf,
     pub(crate) root_runs_as: String,
@@ -32,6 +33,12 @@ pub(crate) struct Folders {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Grpc {
+    pub(crate) listen: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Http {
     pub(crate) listen: String,
 }
 
@@ -83,6 +90,7 @@ impl Default for Settings {
         Settings {
             folders: Folders::default(),
             grpc: Grpc::default(),
+            http: Http::default(),
             socket: PathBuf::new(),
             root_runs_as: "nobody".to_owned(),
             nodes: Nodes::default(),
@@ -108,6 +116,14 @@ impl Default for Grpc {
     fn default() -> Grpc {
         Grpc {
             listen: "127.0.0.1:8034".to_owned(),
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Http {
+        Http {
+            listen: "127.0.0.1:8088".to_owned(),
         }
     }
 }
@@ -177,6 +193,7 @@ pub(crate) struct Config {
     pub(crate) core: bobbin_rm_core::Config,
     pub(crate) folders: Folders,
     pub(crate) listen: String,
+    pub(crate) http_listen: String,
     pub(crate) socket: PathBuf,
     pub(crate) root_runs_as: UserName,
     pub(crate) tokens: Tokens,
@@ -226,6 +243,7 @@ impl Settings {
             },
             folders: self.folders,
             listen: self.grpc.listen,
+            http_listen: self.http.listen,
             socket,
             root_runs_as,
             tokens: self.tokens,

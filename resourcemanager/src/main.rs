@@ -16,6 +16,7 @@ mod records;
 mod start;
 mod store;
 mod watchers;
+mod web;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

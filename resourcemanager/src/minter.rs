@@ -1,7 +1,7 @@
 //! Tokens the resource manager makes. Each says what it is for and when it ends.
 
 use bobbin_rm_core::Grant;
-use bobbin_service::{Claims, SecretKey, TokenKind, wall_now};
+use bobbin_service::{Claims, SecretKey, TokenError, TokenKind, wall_now};
 use bobbin_types::{ApplicationId, AttemptId, ContainerId, NodeId, Resource, UserName, WallMillis};
 
 use crate::config::Tokens;
@@ -36,6 +36,15 @@ impl Minter {
         let mut claims = Claims::new(TokenKind::User, expires);
         claims.user = user.to_string();
         (self.secret.mint(&claims), expires)
+    }
+
+    /// When a user's token ends.
+    ///
+    /// # Errors
+    /// It is not one, or has ended.
+    pub(crate) fn user_expiry(&self, token: &str) -> Result<WallMillis, TokenError> {
+        let claims = self.secret.verify(token, &[TokenKind::User], wall_now())?;
+        Ok(WallMillis(claims.expires_ms))
     }
 
     /// A node agent's token; 0: the default life.

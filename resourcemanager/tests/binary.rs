@@ -3,7 +3,8 @@
 #[expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "test code outside test functions: an error there ends the test"
+    dead_code,
+    reason = "test code outside test functions: an error there ends the test; shared support"
 )]
 mod support;
 

@@ -16,6 +16,8 @@ pub struct DaemonInfo {
     pub version: String,
     /// host:port of its gRPC, as bound.
     pub grpc: String,
+    /// host:port of its HTTP, as bound; empty when it has none.
+    pub http: String,
     /// Its unix socket; empty when it has none.
     pub socket: PathBuf,
     /// A node agent's id; empty otherwise.

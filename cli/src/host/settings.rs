@@ -18,10 +18,11 @@ const MODE: u32 = 0o644;
 /// # Errors
 /// No ports, or files that cannot be written.
 pub(crate) fn write(layout: &Layout, nodes: &[String]) -> Result<(), Failure> {
-    let ports = ports::free(nodes.len() + 1)?;
-    let (rm_port, node_ports) = ports
-        .split_first()
-        .ok_or_else(|| Failure::new(Kind::Failed, "no port was found for the resource manager"))?;
+    let ports = ports::free(nodes.len() + 2)?;
+    let [rm_port, http_port, node_ports @ ..] = ports.as_slice() else {
+        let words = "no ports were found for the resource manager";
+        return Err(Failure::new(Kind::Failed, words));
+    };
     let count = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
     let size = Size {
         memory_mib: machine::node_memory_mib(count),
@@ -38,7 +39,7 @@ pub(crate) fn write(layout: &Layout, nodes: &[String]) -> Result<(), Failure> {
     save(
         layout,
         RESOURCEMANAGER,
-        &resourcemanager(layout, *rm_port),
+        &resourcemanager(layout, *rm_port, *http_port),
         RESOURCEMANAGER,
     )
 }
@@ -76,7 +77,7 @@ fn integer(number: u64) -> Value {
     Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-fn resourcemanager(layout: &Layout, port: u16) -> Table {
+fn resourcemanager(layout: &Layout, port: u16, http_port: u16) -> Table {
     [
         ("socket", path(layout.socket())),
         (
@@ -90,6 +91,10 @@ fn resourcemanager(layout: &Layout, port: u16) -> Table {
         (
             "grpc",
             table([("listen", Value::String(format!("{HOST}:{port}")))]),
+        ),
+        (
+            "http",
+            table([("listen", Value::String(format!("{HOST}:{http_port}")))]),
         ),
         (
             "nodes",

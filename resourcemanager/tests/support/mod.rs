@@ -94,7 +94,7 @@ impl Daemon {
         let root = folder.path().display();
         let settings = format!(
             "{SETTINGS}[folders]\nlib = '{root}/lib'\nrun = '{root}/run'\nlog = '{root}/log'\n\
-             [grpc]\nlisten = '127.0.0.1:0'\n[applications]\n{applications}"
+             [grpc]\nlisten = '127.0.0.1:0'\n[http]\nlisten = '127.0.0.1:0'\n[applications]\n{applications}"
         );
         std::fs::write(folder.path().join("rm.toml"), settings).unwrap();
         let (child, info) = launch(folder.path());
@@ -126,6 +126,22 @@ impl Daemon {
 
     pub(crate) fn start_another(&self) -> (i32, String) {
         failed(command(&self.folder.path().join("rm.toml")))
+    }
+
+    /// host:port of WebHDFS.
+    pub(crate) fn http(&self) -> String {
+        self.info.http.clone()
+    }
+
+    /// What the daemon's memory has been at most. Source: proc(5), `VmHWM`.
+    pub(crate) fn peak_memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
+        line.split_ascii_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 
     pub(crate) fn lib(&self) -> PathBuf {

@@ -1,9 +1,7 @@
-//! The resource manager's file tree: what submissions ship, by user and application.
+//! What submissions ship, by user and application: the part of the tree that `bobbin` itself fills.
 //!
-//! Sources are named `bobbin:/user/<user>/.bobbinStaging/<application>/<name>`; on disk the tree
-//! stands below one folder that only the resource manager can enter, so nothing in it is a link
-//! that somebody else made. The owner is the user in the path; mode and mtime are the file's own.
-//! WebHDFS will serve the same tree.
+//! Sources are named `bobbin:/user/<user>/.bobbinStaging/<application>/<name>`. The owner is the
+//! user in the path; mode and mtime are the file's own.
 //!
 //! Blocking: callers keep it off the runtime's own threads.
 

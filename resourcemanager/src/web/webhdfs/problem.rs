@@ -1,0 +1,118 @@
+//! The only place where errors become the exception classes that Hadoop's client acts on.
+//!
+//! Source: `ExceptionHandler` of Hadoop's WebHDFS for statuses, `JsonUtilClient` for the form.
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bobbin_rm_core::Denied;
+use bobbin_service::TokenError;
+use serde_json::json;
+
+use super::super::caller::{Unproven, unknown_caller};
+use crate::file_tree::FilesError;
+
+/// Why a request is not done.
+#[derive(Debug)]
+pub(super) enum Problem {
+    Unproven(Unproven),
+    NotAllowed(Denied),
+    /// A token given as an argument, not as a proof.
+    Token(TokenError),
+    NoProxy(String),
+    Argument(String),
+    NotOffered(String),
+    Files(FilesError),
+    /// The other end, or this daemon, went away.
+    CutOff(String),
+}
+
+const IO: &str = "java.io.IOException";
+const ACCESS: &str = "org.apache.hadoop.security.AccessControlException";
+const ARGUMENT: &str = "java.lang.IllegalArgumentException";
+const INVALID_TOKEN: &str = "org.apache.hadoop.security.token.SecretManager$InvalidToken";
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        match self {
+            // The client asks for a new token, or tells its user, by the class of the exception.
+            Problem::Unproven(Unproven::Token(e)) | Problem::Token(e) => {
+                remote(StatusCode::UNAUTHORIZED, INVALID_TOKEN, &e.to_string())
+            }
+            Problem::Unproven(unproven @ Unproven::Nothing(_)) => unknown_caller(&unproven),
+            Problem::NotAllowed(denied) => {
+                remote(StatusCode::FORBIDDEN, ACCESS, &denied.to_string())
+            }
+            Problem::NoProxy(words) => remote(
+                StatusCode::FORBIDDEN,
+                "org.apache.hadoop.security.authorize.AuthorizationException",
+                &words,
+            ),
+            Problem::Argument(words) => remote(StatusCode::BAD_REQUEST, ARGUMENT, &words),
+            Problem::NotOffered(words) => remote(
+                StatusCode::BAD_REQUEST,
+                "java.lang.UnsupportedOperationException",
+                &words,
+            ),
+            Problem::CutOff(words) => remote(StatusCode::FORBIDDEN, IO, &words),
+            Problem::Files(error) => files(error),
+        }
+    }
+}
+
+fn files(error: FilesError) -> Response {
+    let (status, class) = match &error {
+        FilesError::InvalidPath(_) => (
+            StatusCode::BAD_REQUEST,
+            "org.apache.hadoop.HadoopIllegalArgumentException",
+        ),
+        FilesError::Illegal(_) | FilesError::TooMany { .. } => (StatusCode::FORBIDDEN, IO),
+        FilesError::NotFound(_) | FilesError::IsAFolder(_) => {
+            (StatusCode::NOT_FOUND, "java.io.FileNotFoundException")
+        }
+        FilesError::NotAFolder(_) => (
+            StatusCode::FORBIDDEN,
+            "org.apache.hadoop.fs.ParentNotDirectoryException",
+        ),
+        FilesError::Exists(_) => (
+            StatusCode::FORBIDDEN,
+            "org.apache.hadoop.fs.FileAlreadyExistsException",
+        ),
+        FilesError::NotEmpty(_) => (
+            StatusCode::FORBIDDEN,
+            "org.apache.hadoop.fs.PathIsNotEmptyDirectoryException",
+        ),
+        FilesError::Denied(_) => (StatusCode::FORBIDDEN, ACCESS),
+        FilesError::BeingWritten(_) => (
+            StatusCode::FORBIDDEN,
+            "org.apache.hadoop.hdfs.protocol.AlreadyBeingCreatedException",
+        ),
+        FilesError::TooLarge { .. } => (
+            StatusCode::FORBIDDEN,
+            "org.apache.hadoop.hdfs.protocol.DSQuotaExceededException",
+        ),
+        FilesError::DiskFull | FilesError::Io { .. } => {
+            // What only the operator can mend is logged here, once; its paths are his alone.
+            let chain = anyhow::Error::new(error);
+            tracing::error!(error = format!("{chain:#}"), "the file tree failed");
+            return remote(
+                StatusCode::FORBIDDEN,
+                IO,
+                "the disk of the resource manager failed or is full; its log says more",
+            );
+        }
+    };
+    remote(status, class, &error.to_string())
+}
+
+fn remote(status: StatusCode, class: &str, message: &str) -> Response {
+    let name = class.rsplit('.').next().unwrap_or(class);
+    let body = json!({
+        "RemoteException": {"exception": name, "javaClassName": class, "message": message}
+    });
+    (
+        status,
+        [(header::CONTENT_TYPE, "application/json")],
+        body.to_string(),
+    )
+        .into_response()
+}

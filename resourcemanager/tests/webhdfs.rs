@@ -1,0 +1,450 @@
+//! WebHDFS over the real binary: as a plain HTTP client, and as Hadoop's own file system shell.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "test code outside test functions; a test starts the clients that it tests against"
+)]
+
+#[expect(
+    clippy::panic,
+    dead_code,
+    unused_imports,
+    reason = "test code outside test functions: an error there ends the test; shared support"
+)]
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::{Daemon, soon};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// One request on its own connection: status and everything after the head, and the head.
+async fn ask(address: &str, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!(
+        "{head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The daemon may answer and close before it has taken everything.
+    let _ = stream.write_all(body).await;
+    let mut answer = Vec::new();
+    soon("the answer", stream.read_to_end(&mut answer))
+        .await
+        .unwrap();
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head, answer.split_off(end + 4))
+}
+
+async fn call(address: &str, method: &str, path: &str, extra: &str, body: &[u8]) -> (u16, String) {
+    let head = format!("{method} /webhdfs/v1{path} HTTP/1.1\r\nHost: {address}{extra}");
+    let (status, head, body) = ask(address, &head, body).await;
+    if status == 307 {
+        return (status, head);
+    }
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+async fn json(address: &str, method: &str, path: &str) -> (u16, serde_json::Value) {
+    let (status, text) = call(address, method, path, "", b"").await;
+    let value = serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text));
+    (status, value)
+}
+
+/// Both steps of CREATE or APPEND.
+async fn put(address: &str, method: &str, path: &str, body: &[u8]) -> (u16, String) {
+    let (status, head) = call(address, method, path, "", b"").await;
+    if status != 307 {
+        return (status, head);
+    }
+    let location = head
+        .lines()
+        .find_map(|l| l.strip_prefix("location: "))
+        .unwrap();
+    let path = location
+        .strip_prefix(&format!("http://{address}/webhdfs/v1"))
+        .unwrap();
+    call(address, method, path, "", body).await
+}
+
+fn exception(value: &serde_json::Value) -> &str {
+    value["RemoteException"]["exception"]
+        .as_str()
+        .unwrap_or("none")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_live_and_survive_a_kill() {
+    let mut daemon = Daemon::start();
+    let address = daemon.http();
+    let home = format!("/user/{}", daemon.user());
+    let file = format!("{home}/a/b%20c");
+    let created = put(
+        &address,
+        "PUT",
+        &format!("{file}?op=CREATE&permission=640"),
+        b"hello",
+    )
+    .await;
+    assert_eq!(created.0, 201, "{created:?}");
+    let appended = put(&address, "POST", &format!("{file}?op=APPEND"), b" world").await;
+    assert_eq!(appended.0, 200, "{appended:?}");
+    let again = put(&address, "PUT", &format!("{file}?op=CREATE"), b"x").await;
+    assert_eq!(again.0, 403);
+    assert!(
+        again.1.contains("FileAlreadyExistsException"),
+        "{}",
+        again.1
+    );
+    let set = format!("{file}?op=SETTIMES&modificationtime=1700000000123&accesstime=-1");
+    assert_eq!(call(&address, "PUT", &set, "", b"").await.0, 200);
+
+    daemon.kill_and_start();
+    let address = daemon.http();
+    let (status, value) = json(&address, "GET", &format!("{file}?op=GETFILESTATUS")).await;
+    assert_eq!(status, 200, "{value}");
+    let entry = &value["FileStatus"];
+    assert_eq!(entry["owner"], daemon.user());
+    assert_eq!(entry["permission"], "640");
+    assert_eq!(entry["length"], 11);
+    assert_eq!(entry["modificationTime"], 1_700_000_000_123_u64);
+    let part = call(
+        &address,
+        "GET",
+        &format!("{file}?op=OPEN&offset=6&length=3"),
+        "",
+        b"",
+    )
+    .await;
+    assert_eq!(part, (200, "wor".to_owned()));
+    let (_, listed) = json(&address, "GET", &format!("{home}/a?op=LISTSTATUS")).await;
+    assert_eq!(listed["FileStatuses"]["FileStatus"][0]["pathSuffix"], "b c");
+    let moved = format!("{file}?op=RENAME&destination={home}/d");
+    assert_eq!(json(&address, "PUT", &moved).await.1["boolean"], true);
+    let (status, value) = json(&address, "GET", &format!("{file}?op=OPEN")).await;
+    assert_eq!((status, exception(&value)), (404, "FileNotFoundException"));
+    let delete = format!("{home}/a?op=DELETE&recursive=true");
+    assert_eq!(json(&address, "DELETE", &delete).await.1["boolean"], true);
+    assert_eq!(json(&address, "DELETE", &delete).await.1["boolean"], false);
+    let (_, value) = json(
+        &address,
+        "PUT",
+        &format!("{home}/x?op=CREATE&noredirect=true"),
+    )
+    .await;
+    let location = value["Location"].as_str().unwrap();
+    assert!(location.ends_with("op=CREATE&data=true"), "{location}");
+    daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_proves_nobody_gets_nothing() {
+    let daemon = Daemon::start();
+    let address = daemon.http();
+    let question = "/?op=LISTSTATUS";
+    let evil = format!("GET /webhdfs/v1{question} HTTP/1.1\r\nHost: evil.example");
+    let (status, head, _) = ask(&address, &evil, b"").await;
+    assert_eq!(status, 401);
+    assert!(
+        head.lines().next().unwrap().contains("bobbin token create"),
+        "{head}"
+    );
+    let page = call(
+        &address,
+        "GET",
+        question,
+        "\r\nOrigin: http://localhost",
+        b"",
+    )
+    .await;
+    assert_eq!(page.0, 401);
+    let wrong = call(
+        &address,
+        "GET",
+        question,
+        "\r\nAuthorization: Bearer bobbin1.e30.AAAA",
+        b"",
+    )
+    .await;
+    assert_eq!(wrong.0, 401);
+    assert!(
+        wrong.1.contains("SecretManager$InvalidToken"),
+        "{}",
+        wrong.1
+    );
+    let wrong = call(&address, "GET", "/?op=LISTSTATUS&delegation=AAAA", "", b"").await;
+    assert_eq!(wrong.0, 401);
+    // A stated name changes nothing: the home is the socket owner's.
+    let (_, home) = json(&address, "GET", "/?op=GETHOMEDIRECTORY&user.name=somebody").await;
+    assert_eq!(home["Path"], format!("/user/{}", daemon.user()));
+    // A token counts more than the socket; it cannot make another one.
+    let (_, value) = json(&address, "GET", "/?op=GETDELEGATIONTOKEN").await;
+    let token = value["Token"]["urlString"].as_str().unwrap().to_owned();
+    let with = |op: &str| format!("/?op={op}&delegation={token}");
+    let (_, home) = json(&address, "GET", &with("GETHOMEDIRECTORY")).await;
+    assert_eq!(home["Path"], format!("/user/{}", daemon.user()));
+    let (status, value) = json(&address, "GET", &with("GETDELEGATIONTOKEN")).await;
+    assert_eq!((status, exception(&value)), (403, "AccessControlException"));
+    let renew = format!("/?op=RENEWDELEGATIONTOKEN&token={token}");
+    assert!(json(&address, "PUT", &renew).await.1["long"].is_u64());
+    // No token of root's administers.
+    let (status, value) = json(&address, "PUT", &with("MKDIRS").replace("/?", "/x?")).await;
+    assert_eq!((status, exception(&value)), (403, "AccessControlException"));
+    daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_gets_a_typed_answer() {
+    let daemon = Daemon::start();
+    let address = daemon.http();
+    let long = "x".repeat(256);
+    for (method, path, status, class) in [
+        (
+            "GET",
+            "/tmp/../x?op=OPEN",
+            400,
+            "HadoopIllegalArgumentException",
+        ),
+        (
+            "GET",
+            "/tmp/%2e%2e/x?op=OPEN",
+            400,
+            "HadoopIllegalArgumentException",
+        ),
+        (
+            "PUT",
+            "/tmp/a%00b?op=CREATE",
+            400,
+            "HadoopIllegalArgumentException",
+        ),
+        (
+            "PUT",
+            "/tmp/a%0Ab?op=CREATE",
+            400,
+            "HadoopIllegalArgumentException",
+        ),
+        (
+            "PUT",
+            &format!("/tmp/{long}?op=MKDIRS"),
+            400,
+            "HadoopIllegalArgumentException",
+        ),
+        ("GET", "/tmp?op=NONSENSE", 400, "IllegalArgumentException"),
+        ("GET", "/tmp", 400, "IllegalArgumentException"),
+        (
+            "GET",
+            "/tmp?op=OPEN&offset=-1",
+            404,
+            "FileNotFoundException",
+        ),
+        ("GET", "/none?op=OPEN", 404, "FileNotFoundException"),
+        (
+            "PUT",
+            "/tmp?op=SETPERMISSION&permission=9",
+            400,
+            "IllegalArgumentException",
+        ),
+        (
+            "PUT",
+            "/tmp/x?op=RENAME&destination=../x",
+            400,
+            "HadoopIllegalArgumentException",
+        ),
+        (
+            "POST",
+            "/tmp/x?op=CONCAT",
+            400,
+            "UnsupportedOperationException",
+        ),
+        (
+            "DELETE",
+            "/tmp?op=DELETE&recursive=true",
+            403,
+            "AccessControlException",
+        ),
+        (
+            "GET",
+            "/tmp?op=LISTSTATUS&doas=root",
+            403,
+            "AuthorizationException",
+        ),
+    ] {
+        let (got, value) = json(&address, method, path).await;
+        let expected = if path.contains("offset=-1") {
+            (400, "IllegalArgumentException")
+        } else {
+            (status, class)
+        };
+        assert_eq!(
+            (got, exception(&value)),
+            expected,
+            "{method} {path}: {value}"
+        );
+    }
+    // Rubbish and heads without end cost their own connection only.
+    for bytes in [
+        vec![0xA5_u8; 4096],
+        [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 200_000]].concat(),
+    ] {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        let _ = stream.write_all(&bytes).await;
+        let mut answer = Vec::new();
+        let _ = soon("the end", stream.read_to_end(&mut answer)).await;
+    }
+    assert_eq!(json(&address, "GET", "/tmp?op=LISTSTATUS").await.0, 200);
+    daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_user_is_held_to_the_modes() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED: needs root");
+        return;
+    }
+    let daemon = Daemon::start();
+    let address = daemon.http();
+    assert_eq!(
+        put(&address, "PUT", "/user/nobody/s?op=CREATE", b"secret")
+            .await
+            .0,
+        201
+    );
+    // The account daemon (uid 1) asks through its own socket.
+    let script = format!(
+        "exec 3<>/dev/tcp/{}; printf 'GET /webhdfs/v1/user/nobody/s?op=OPEN&user.name=nobody \
+         HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3; cat <&3",
+        address.replace(':', "/")
+    );
+    let output = run(Command::new("setpriv").args([
+        "--reuid=1",
+        "--regid=1",
+        "--clear-groups",
+        "bash",
+        "-c",
+        &script,
+    ]));
+    assert!(output.contains("403"), "{output}");
+    assert!(output.contains("user=daemon, access=EXECUTE"), "{output}");
+    assert!(!output.contains("secret"), "{output}");
+    daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_streams() {
+    let daemon = Daemon::start();
+    let address = daemon.http();
+    let content: Vec<u8> = (0..40_u32 << 20).map(|n| n.to_le_bytes()[1]).collect();
+    assert_eq!(
+        put(&address, "PUT", "/tmp/big?op=CREATE", &content).await.0,
+        201
+    );
+    let head = format!("GET /webhdfs/v1/tmp/big?op=OPEN HTTP/1.1\r\nHost: {address}");
+    let (status, _, got) = ask(&address, &head, b"").await;
+    assert!(status == 200 && got == content);
+    assert!(
+        daemon.peak_memory_kib() < 120 << 10,
+        "{}",
+        daemon.peak_memory_kib()
+    );
+    daemon.stop();
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// The folder of an unmodified Spark's jars, which hold Hadoop's client.
+fn jars() -> Option<PathBuf> {
+    let jars = std::env::var_os("BOBBIN_SPARK_JARS").map(PathBuf::from);
+    if !jars.as_deref().is_some_and(Path::is_dir) {
+        println!("SKIPPED: needs Java and a Spark's jars; set BOBBIN_SPARK_JARS to their folder");
+        return None;
+    }
+    jars
+}
+
+fn shell(jars: &Path, conf: &Path, arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new("java");
+    command
+        .arg("-cp")
+        .arg(format!("{}:{}/*", conf.display(), jars.display()))
+        .arg("org.apache.hadoop.fs.FsShell")
+        .args(arguments);
+    let output = command.output().unwrap();
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    (output.status.success(), text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hadoops_own_shell_works() {
+    let Some(jars) = jars() else { return };
+    let daemon = Daemon::start();
+    let folder = tempfile::tempdir().unwrap();
+    let conf = format!(
+        "<configuration><property><name>fs.defaultFS</name>\
+         <value>webhdfs://{}</value></property></configuration>",
+        daemon.http()
+    );
+    std::fs::write(folder.path().join("core-site.xml"), conf).unwrap();
+    let local = folder.path().join("local");
+    std::fs::write(&local, "one\n").unwrap();
+    let local = local.to_str().unwrap();
+    let home = format!("/user/{}", daemon.user());
+    let at = |name: &str| format!("{home}/{name}");
+    let ok = |arguments: &[&str], expected: &str| {
+        let (success, text) = shell(&jars, folder.path(), arguments);
+        assert!(success && text.contains(expected), "{arguments:?}: {text}");
+    };
+    let refused = |arguments: &[&str], expected: &str| {
+        let (success, text) = shell(&jars, folder.path(), arguments);
+        assert!(!success && text.contains(expected), "{arguments:?}: {text}");
+    };
+    ok(&["-mkdir", "-p", &at("d/e")], "");
+    ok(&["-put", local, &at("d/f")], "");
+    refused(&["-put", local, &at("d/f")], "File exists");
+    ok(&["-put", "-f", local, &at("d/f")], "");
+    ok(&["-appendToFile", local, &at("d/f")], "");
+    ok(&["-cat", &at("d/f")], "one\none\n");
+    ok(&["-chmod", "640", &at("d/f")], "");
+    ok(&["-ls", &at("d")], "-rw-r-----");
+    ok(&["-mv", &at("d/f"), &at("d/e/g")], "");
+    ok(
+        &["-stat", "%u %b %F", &at("d/e/g")],
+        &format!("{} 8 regular file", daemon.user()),
+    );
+    ok(&["-du", "-s", &at("d")], "8  8");
+    ok(&["-count", &at("d")], "2            1                  8");
+    ok(&["-checksum", &at("d/e/g")], "MD5-of-0MD5-of-512CRC32");
+    ok(
+        &[
+            "-get",
+            &at("d/e/g"),
+            folder.path().join("back").to_str().unwrap(),
+        ],
+        "",
+    );
+    assert_eq!(
+        std::fs::read_to_string(folder.path().join("back")).unwrap(),
+        "one\none\n"
+    );
+    refused(&["-cat", &at("none")], "No such file or directory");
+    refused(&["-rm", &at("d")], "Is a directory");
+    ok(&["-rm", "-r", &at("d")], "Deleted");
+    refused(&["-ls", &at("d")], "No such file or directory");
+    daemon.stop();
+}
