@@ -176,7 +176,7 @@ impl Systemd {
             )
             .await?;
             let value: zbus::wire::OwnedVariant = proxy.call("Get", &(interface, name)).await?;
-            Ok::<String, zbus::Error>(String::try_from(value)?)
+            String::try_from(value)
         };
         let answers = async {
             let state = read("org.freedesktop.systemd1.Unit", "ActiveState").await?;
