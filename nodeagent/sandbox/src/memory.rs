@@ -33,7 +33,8 @@ pub(crate) struct Process {
 /// Tells when a group has run out of memory.
 #[derive(Debug)]
 pub(crate) enum Watch {
-    /// The eventfd counts shortages; the control file stays open for it.
+    /// The eventfd counts shortages of a program's own pages. (A write into a file in memory that does
+    /// not fit is refused with ENOMEM instead: the kernel tells nobody of it.)
     V1 { event: EventFd, group: PathBuf },
     /// `memory.events`, which is readable as urgent data when it has changed.
     V2 {
