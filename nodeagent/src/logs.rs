@@ -496,19 +496,21 @@ impl Reader {
             .acquire()
             .await
             .map_err(io::Error::other)?;
-        let start = self.tail_offset(metadata.len(), lines, out).await?;
+        let start = self
+            .tail_offset((metadata.len(), TAIL_BYTES_MAX), lines, out)
+            .await?;
         Ok(start.map(|start| start.max(request.offset)))
     }
 
-    /// Where the last `lines` lines begin, found by reading backwards, at most `TAIL_BYTES_MAX`. A
+    /// Where the last `lines` lines begin, found by reading backwards, `bytes_max` at most. A
     /// last line without its end counts as one. `None` when the client is gone.
     async fn tail_offset(
         &self,
-        length: u64,
+        (length, bytes_max): (u64, u64),
         lines: u64,
         out: &ChunkSender,
     ) -> io::Result<Option<u64>> {
-        let most_back = length.saturating_sub(TAIL_BYTES_MAX);
+        let most_back = length.saturating_sub(bytes_max);
         let mut search = TailSearch {
             length,
             end: length,

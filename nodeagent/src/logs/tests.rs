@@ -134,8 +134,11 @@ async fn the_tail_of_an_endless_file_holds_nobody_up() {
         tail_readers: Arc::new(Semaphore::new(1)),
     };
     let (out, _chunks) = mpsc::channel(1);
-    let start = reader.tail_offset(length, 1, &out).await.unwrap();
-    assert_eq!(start, Some(length - TAIL_BYTES_MAX));
+    let start = reader
+        .tail_offset((length, 8 << 20), 1, &out)
+        .await
+        .unwrap();
+    assert_eq!(start, Some(length - (8 << 20)));
 }
 
 #[tokio::test]
