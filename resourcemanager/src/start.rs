@@ -1,5 +1,6 @@
 //! From settings to a daemon that serves: folders, lock, secret, journal, index, core, doors.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -76,13 +77,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (mut driver, handle) = Driver::new(core, clock, backing, effects);
     driver.settle().await?;
     let stop = CancellationToken::new();
-    let (http, http_address) = web::bind(&config.http_listen).await?;
-    let web = Web {
-        doorkeeper: doorkeeper.clone(),
-        minter: minter.clone(),
-        files: open_files(&config)?,
-        address: http_address,
-    };
+    let (http, address) = web::bind(&config.http_listen).await?;
+    let web = web_door(&config, &doorkeeper, &minter, address)?;
     let doors = Doors {
         doorkeeper: doorkeeper.clone(),
         driver: handle,
@@ -92,10 +88,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let routes = routes(doors, store, StagingService::new(doorkeeper, tree));
     let tcp = Listener::tcp(&config.listen).await?;
     let unix = Listener::unix(&config.socket, SOCKET_MODE)?;
-    let info = DaemonInfo {
-        http: http_address.to_string(),
-        ..daemon_info(&tcp, &config.socket)
-    };
+    let info = daemon_info(&tcp, address, &config.socket);
     let stop_driver = CancellationToken::new();
     let mut driving = tokio::spawn(driver.run(stop_driver.clone()));
     let mut serving = tokio::spawn(bobbin_service::serve(
@@ -138,16 +131,27 @@ fn folders(config: &Config) -> anyhow::Result<FolderLock> {
     Ok(lock_folder(&config.folders.lib)?)
 }
 
-/// The tree that WebHDFS serves; what is nobody's in it belongs to the account of this process.
-fn open_files(config: &Config) -> anyhow::Result<Files> {
+/// WebHDFS; what is nobody's in its tree belongs to the account of this process.
+fn web_door(
+    config: &Config,
+    doorkeeper: &Doorkeeper,
+    minter: &Minter,
+    address: SocketAddr,
+) -> anyhow::Result<Web> {
     let superuser = account_of_uid(own_uid()).map_or_else(|_| "root".to_owned(), |own| own.name);
     let root = config.folders.lib.join("files");
-    Ok(Files::open(&root, superuser, config.upload_bytes_max)?)
+    Ok(Web {
+        doorkeeper: doorkeeper.clone(),
+        minter: minter.clone(),
+        files: Files::open(&root, superuser, config.upload_bytes_max)?,
+        address,
+    })
 }
 
-fn daemon_info(tcp: &Listener, socket: &Path) -> DaemonInfo {
+fn daemon_info(tcp: &Listener, http: SocketAddr, socket: &Path) -> DaemonInfo {
     DaemonInfo {
         grpc: tcp.local_addr().map(|a| a.to_string()).unwrap_or_default(),
+        http: http.to_string(),
         socket: std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned()),
         ..DaemonInfo::of_this_process(env!("CARGO_PKG_VERSION"))
     }
