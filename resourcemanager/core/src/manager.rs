@@ -12,7 +12,7 @@ use crate::liveness::Deadlines;
 use crate::node::{Node, NodeKey};
 use crate::queue::{Queue, share_of};
 use crate::scheduler::{
-    ClusterView, DemandKey, FitTree, NodeIndex, PlannedGrant, Rooms, Trigger, plan, room,
+    ClusterView, DemandKey, FitBands, NodeIndex, PlannedGrant, Rooms, Trigger, plan, room,
 };
 use crate::{Config, Effect, Event, Grant, IllegalTransition, MasterMessage};
 
@@ -77,7 +77,7 @@ pub struct ResourceManager {
     pub(crate) next_node_key: u32,
     /// Of nodes that are registered and not lost.
     pub(crate) totals: BTreeMap<NodeKey, Resource>,
-    pub(crate) largest: FitTree<NodeKey, Rooms>,
+    pub(crate) largest: FitBands<NodeKey, Rooms>,
     pub(crate) cluster_total: Resource,
     /// Nodes that take work.
     pub(crate) index: NodeIndex,
@@ -117,7 +117,7 @@ impl ResourceManager {
             node_keys: BTreeMap::new(),
             next_node_key: 0,
             totals: BTreeMap::new(),
-            largest: FitTree::new(),
+            largest: FitBands::new(),
             cluster_total: Resource::default(),
             index: NodeIndex::new(),
             queue: Queue::new(),

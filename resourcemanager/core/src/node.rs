@@ -241,7 +241,7 @@ impl ResourceManager {
             .cluster_total
             .checked_sub(&old)
             .expect("a node is in the cluster's sum");
-        self.largest.remove(&key);
+        self.largest.remove(&key, &old);
         self.totals.remove(&key);
         if let Some(total) = total {
             self.totals.insert(key, total);

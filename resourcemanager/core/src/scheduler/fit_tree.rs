@@ -1,5 +1,5 @@
 //! An ordered map from keys to resources that finds the first key whose resource fits, without
-//! visiting the others.
+//! visiting the others as long as one kind decides; [`super::fit_bands`] sees to that.
 //!
 //! A treap in which every subtree knows the best of its resources, kind by kind: a subtree whose
 //! best does not fit is skipped whole. Nodes are kept by their room (the best is the largest) and
@@ -8,6 +8,7 @@
 
 use std::cmp::Ordering;
 use std::marker::PhantomData;
+use std::ops::Bound;
 
 use bobbin_types::Resource;
 
@@ -15,6 +16,10 @@ use bobbin_types::Resource;
 pub(crate) trait Fit: Clone + std::fmt::Debug {
     fn best(a: &Resource, b: &Resource) -> Resource;
     fn fits(candidate: &Resource, probe: &Resource) -> bool;
+    /// The bands, beside the probe's own, in which every candidate has vcores that fit.
+    fn beyond(own: u32) -> (Bound<u32>, Bound<u32>);
+    /// The numbers of vcores that fit.
+    fn with(vcores: u32) -> (Bound<u32>, Bound<u32>);
 }
 
 /// Resources are rooms, the probe is a demand.
@@ -48,6 +53,12 @@ impl Fit for Rooms {
     fn fits(candidate: &Resource, probe: &Resource) -> bool {
         probe.fits_in(candidate)
     }
+    fn beyond(own: u32) -> (Bound<u32>, Bound<u32>) {
+        (Bound::Excluded(own), Bound::Unbounded)
+    }
+    fn with(vcores: u32) -> (Bound<u32>, Bound<u32>) {
+        (Bound::Included(vcores), Bound::Unbounded)
+    }
 }
 
 impl Fit for Demands {
@@ -56,6 +67,12 @@ impl Fit for Demands {
     }
     fn fits(candidate: &Resource, probe: &Resource) -> bool {
         candidate.fits_in(probe)
+    }
+    fn beyond(own: u32) -> (Bound<u32>, Bound<u32>) {
+        (Bound::Unbounded, Bound::Excluded(own))
+    }
+    fn with(vcores: u32) -> (Bound<u32>, Bound<u32>) {
+        (Bound::Unbounded, Bound::Included(vcores))
     }
 }
 
@@ -75,6 +92,8 @@ type Link<K> = Option<Box<Branch<K>>>;
 #[derive(Clone, Debug)]
 pub(crate) struct FitTree<K, F> {
     root: Link<K>,
+    /// The first key: a search that has found an earlier one elsewhere passes by.
+    first: Option<K>,
     len: usize,
     inserted: u64,
     fit: PhantomData<F>,
@@ -92,6 +111,7 @@ impl<K: Ord + Clone, F: Fit> FitTree<K, F> {
     pub(crate) fn new() -> Self {
         FitTree {
             root: None,
+            first: None,
             len: 0,
             inserted: 0,
             fit: PhantomData,
@@ -111,6 +131,9 @@ impl<K: Ord + Clone, F: Fit> FitTree<K, F> {
     pub(crate) fn insert(&mut self, key: K, resource: Resource) {
         self.remove(&key);
         self.inserted += 1;
+        if self.first.as_ref().is_none_or(|first| key < *first) {
+            self.first = Some(key.clone());
+        }
         let (left, right) = Self::split(self.root.take(), &key);
         let branch = Box::new(Branch {
             key,
@@ -129,13 +152,32 @@ impl<K: Ord + Clone, F: Fit> FitTree<K, F> {
         let removed = Self::remove_from(&mut self.root, key);
         if removed {
             self.len -= 1;
+            if self.first.as_ref() == Some(key) {
+                let first = self.iter().next().map(|(key, _)| key.clone());
+                self.first = first;
+            }
         }
         removed
     }
 
-    /// The first key (after `after`, if given) whose resource fits the probe.
-    pub(crate) fn first_fitting(&self, probe: &Resource, after: Option<&K>) -> Option<&K> {
-        Self::search(self.root.as_deref(), probe, after)
+    /// The first key (after `after`, if given) whose resource fits the probe, or `found` if that
+    /// comes before it. Counts the entries it visits.
+    pub(crate) fn earlier<'a>(
+        &'a self,
+        found: Option<&'a K>,
+        probe: &Resource,
+        after: Option<&K>,
+        visits: &mut usize,
+    ) -> Option<&'a K> {
+        let is_later = |first: &K| found.is_some_and(|found| found < first);
+        if self.first.as_ref().is_none_or(is_later) {
+            return found;
+        }
+        let own = Self::search(self.root.as_deref(), probe, after, visits);
+        match (found, own) {
+            (Some(found), Some(own)) => Some(found.min(own)),
+            (found, own) => found.or(own),
+        }
     }
 
     /// All entries in order. For checks and explanations, not for decisions.
@@ -157,14 +199,16 @@ impl<K: Ord + Clone, F: Fit> FitTree<K, F> {
         link: Option<&'a Branch<K>>,
         probe: &Resource,
         after: Option<&K>,
+        visits: &mut usize,
     ) -> Option<&'a K> {
         let branch = link?;
+        *visits += 1;
         if !F::fits(&branch.best, probe) {
             return None;
         }
         let past = after.is_some_and(|after| branch.key <= *after);
         if !past {
-            if let Some(found) = Self::search(branch.left.as_deref(), probe, after) {
+            if let Some(found) = Self::search(branch.left.as_deref(), probe, after, visits) {
                 return Some(found);
             }
             if F::fits(&branch.resource, probe) {
@@ -176,6 +220,7 @@ impl<K: Ord + Clone, F: Fit> FitTree<K, F> {
             branch.right.as_deref(),
             probe,
             if past { after } else { None },
+            visits,
         )
     }
 
@@ -283,11 +328,12 @@ mod tests {
                         .iter()
                         .find(|(k, r)| after.is_none_or(|a| **k > a) && F::fits(r, &probe))
                         .map(|(k, _)| k);
-                    assert_eq!(tree.first_fitting(&probe, after.as_ref()), expected);
+                    assert_eq!(tree.earlier(None, &probe, after.as_ref(), &mut 0), expected);
                 }
             }
             assert_eq!(tree.len(), model.len());
             assert!(tree.iter().eq(model.iter()));
+            assert_eq!(tree.first.as_ref(), model.keys().next());
             assert_eq!(
                 tree.best(),
                 model.values().copied().reduce(|a, b| F::best(&a, &b))

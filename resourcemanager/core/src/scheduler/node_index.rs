@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bobbin_types::Resource;
 
-use super::fit_tree::{FitTree, Rooms};
+use super::fit_bands::FitBands;
+use super::fit_tree::Rooms;
 use crate::node::NodeKey;
 
 /// Answers "which node with room for this is used least" without visiting the others.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeIndex {
     /// By the dominant share in use, then by the node's number.
-    by_share: FitTree<(u64, NodeKey), Rooms>,
+    by_share: FitBands<(u64, NodeKey), Rooms>,
     share_of: BTreeMap<NodeKey, u64>,
     rooms: BTreeMap<NodeKey, Resource>,
     by_host: BTreeMap<String, BTreeSet<NodeKey>>,
@@ -20,7 +21,7 @@ pub(crate) struct NodeIndex {
 impl NodeIndex {
     pub(crate) fn new() -> NodeIndex {
         NodeIndex {
-            by_share: FitTree::new(),
+            by_share: FitBands::new(),
             share_of: BTreeMap::new(),
             rooms: BTreeMap::new(),
             by_host: BTreeMap::new(),
@@ -31,26 +32,22 @@ impl NodeIndex {
     pub(crate) fn put(&mut self, node: NodeKey, host: &str, total: &Resource, used: &Resource) {
         let share = used.dominant_share(total);
         let room = room(total, used);
-        match self.share_of.insert(node, share) {
-            Some(old) if old != share => {
-                self.by_share.remove(&(old, node));
+        let old_room = self.rooms.insert(node, room);
+        match (self.share_of.insert(node, share), old_room) {
+            (Some(old), Some(old_room)) => {
+                self.by_share.remove(&(old, node), &old_room);
             }
-            Some(_) => {}
-            None => {
-                self.by_host
-                    .entry(host.to_owned())
-                    .or_default()
-                    .insert(node);
+            (None, _) | (_, None) => {
+                let nodes = self.by_host.entry(host.to_owned()).or_default();
+                nodes.insert(node);
             }
         }
         self.by_share.insert((share, node), room);
-        self.rooms.insert(node, room);
     }
 
     pub(crate) fn remove(&mut self, node: NodeKey, host: &str) {
-        if let Some(share) = self.share_of.remove(&node) {
-            self.by_share.remove(&(share, node));
-            self.rooms.remove(&node);
+        if let (Some(share), Some(room)) = (self.share_of.remove(&node), self.rooms.remove(&node)) {
+            self.by_share.remove(&(share, node), &room);
             if let Some(nodes) = self.by_host.get_mut(host) {
                 nodes.remove(&node);
                 if nodes.is_empty() {

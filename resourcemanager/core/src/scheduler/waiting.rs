@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bobbin_types::{ApplicationId, Resource};
 
-use super::fit_tree::{Demands, FitTree};
+use super::fit_bands::FitBands;
+use super::fit_tree::Demands;
 use crate::event::AskKey;
 
 /// Where an application stands in its queue: the more urgent first, then first come.
@@ -34,7 +35,7 @@ pub(crate) struct DemandKey {
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
     classes: BTreeMap<Resource, BTreeSet<DemandKey>>,
-    heads: FitTree<DemandKey, Demands>,
+    heads: FitBands<DemandKey, Demands>,
     len: usize,
 }
 
@@ -42,7 +43,7 @@ impl Waiting {
     pub(crate) fn new() -> Waiting {
         Waiting {
             classes: BTreeMap::new(),
-            heads: FitTree::new(),
+            heads: FitBands::new(),
             len: 0,
         }
     }
@@ -60,7 +61,7 @@ impl Waiting {
         self.len += 1;
         if old_head.as_ref().is_none_or(|head| key < *head) {
             if let Some(head) = old_head {
-                self.heads.remove(&head);
+                self.heads.remove(&head, &size);
             }
             self.heads.insert(key, size);
         }
@@ -76,7 +77,7 @@ impl Waiting {
         }
         self.len -= 1;
         if was_head {
-            self.heads.remove(key);
+            self.heads.remove(key, size);
             match class.first().cloned() {
                 Some(head) => self.heads.insert(head, *size),
                 None => {
