@@ -483,7 +483,7 @@ mod tests {
         child.kill().unwrap();
         let deadline = Instant::now() + STOP_MAX;
         while is_dying(pid) && Instant::now() < deadline {
-            std::thread::sleep(LOOK);
+            std::thread::yield_now();
         }
         assert_eq!(process_start_ticks(pid), None);
         assert!(!is_dying(pid));

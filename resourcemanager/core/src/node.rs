@@ -264,13 +264,7 @@ impl ResourceManager {
     ) {
         let id = registration.node.clone();
         if let Err(reason) = self.node_may_register(principal, &registration) {
-            let command = NodeCommand::Refused { reason };
-            effects.push(Effect::ToNode {
-                node: id,
-                session,
-                command,
-            });
-            effects.push(Effect::CloseSession { session });
+            refuse_node(id, session, reason, effects);
             return;
         }
         self.make_room_for_node();
@@ -602,6 +596,17 @@ impl ResourceManager {
         self.deadlines
             .set(DeadlineKey::Node(key), now + self.config.node_expiry_ms);
     }
+}
+
+/// Says why an agent may not register, and ends its stream.
+fn refuse_node(node: NodeId, session: SessionId, reason: Refusal, effects: &mut Vec<Effect>) {
+    let command = NodeCommand::Refused { reason };
+    effects.push(Effect::ToNode {
+        node,
+        session,
+        command,
+    });
+    effects.push(Effect::CloseSession { session });
 }
 
 #[cfg(test)]
