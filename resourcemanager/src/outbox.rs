@@ -122,14 +122,12 @@ mod tests {
 
     use super::*;
 
-    fn registered(session: u64) -> Effect {
+    fn refused(session: u64) -> Effect {
         Effect::ToNode {
             node: "h:1".parse().unwrap(),
             session: SessionId(session),
-            command: NodeCommand::Registered {
-                heartbeat_interval_ms: 1,
-                expiry_ms: 2,
-                epoch: 3,
+            command: NodeCommand::Refused {
+                reason: Refusal::Recovering,
             },
         }
     }
@@ -170,16 +168,16 @@ mod tests {
     #[test]
     fn what_waits_for_a_record_leaves_with_its_sync_and_holds_its_peer_back() {
         let mut outbox = Outbox::default();
-        assert_eq!(outbox.admit(registered(1), true), Some(registered(1)));
+        assert_eq!(outbox.admit(refused(1), true), Some(refused(1)));
         assert_eq!(outbox.admit(acknowledge(1), true), None);
         assert_eq!(
-            outbox.admit(registered(1), true),
+            outbox.admit(refused(1), true),
             None,
             "the peer's order is kept"
         );
         assert_eq!(
-            outbox.admit(registered(2), true),
-            Some(registered(2)),
+            outbox.admit(refused(2), true),
+            Some(refused(2)),
             "others do not wait"
         );
         let close = Effect::CloseSession {
@@ -189,11 +187,8 @@ mod tests {
         outbox.appended();
         assert_eq!(drain(&mut outbox), vec![]);
         outbox.synced(1);
-        assert_eq!(
-            drain(&mut outbox),
-            vec![acknowledge(1), registered(1), close]
-        );
-        assert_eq!(outbox.admit(registered(1), false), Some(registered(1)));
+        assert_eq!(drain(&mut outbox), vec![acknowledge(1), refused(1), close]);
+        assert_eq!(outbox.admit(refused(1), false), Some(refused(1)));
     }
 
     #[test]

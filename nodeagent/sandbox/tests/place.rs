@@ -17,13 +17,13 @@ fn is_root() -> bool {
 
 /// The own group in the v2 hierarchy, with or without controllers.
 fn own_v2() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let mounts = fs::read_to_string("/proc/mounts").expect("proc is mounted");
     let mount = mounts.lines().find_map(|line| {
         let mut words = line.split(' ').skip(1);
         let point = words.next()?;
         (words.next()? == "cgroup2").then(|| PathBuf::from(point))
     })?;
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let groups = fs::read_to_string("/proc/self/cgroup").expect("proc is mounted");
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     Some(mount.join(own))
 }
