@@ -61,10 +61,20 @@ struct Arguments {
     check: bool,
 }
 
+/// As for a wrong command line, and as the resource manager says it.
+const BAD_SETTINGS: u8 = 2;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     bobbin_service::init_logging("info");
-    match run(&arguments) {
+    let config = match Config::load(&arguments.conf) {
+        Ok(config) => config,
+        Err(e) => {
+            tracing::error!("{:#}", anyhow::Error::from(e));
+            return ExitCode::from(BAD_SETTINGS);
+        }
+    };
+    match run(&arguments, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             tracing::error!("{e:#}");
@@ -73,8 +83,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let config = Config::load(&arguments.conf)?;
+fn run(arguments: &Arguments, config: Config) -> anyhow::Result<()> {
     if arguments.check {
         tracing::info!("{}: the settings are good", arguments.conf.display());
         return Ok(());

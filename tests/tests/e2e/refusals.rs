@@ -67,6 +67,30 @@ fn bad_words_on_the_command_line() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "daemons started by hand")]
+fn settings_that_daemons_do_not_know() {
+    let folder = tempfile::tempdir().unwrap();
+    let conf = folder.path().join("daemon.toml");
+    for (text, word) in [
+        ("no_such_key = 1\n", "no_such_key"),
+        ("[grpc\n", "daemon.toml"),
+    ] {
+        std::fs::write(&conf, text).unwrap();
+        for daemon in ["bobbin-resourcemanager", "bobbin-nodeagent"] {
+            let run = std::process::Command::new(bobbin_tests::program(daemon))
+                .arg("--conf")
+                .arg(&conf)
+                .run();
+            assert_eq!(run.code, 2, "{daemon}: {run:?}");
+            assert!(
+                run.stderr.contains(word),
+                "{daemon} does not name {word}: {run:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn refusals_of_a_living_cluster() {
     if skip_without_root("refusals_of_a_living_cluster") {
         return;
