@@ -146,6 +146,7 @@ impl Cluster {
                 self.launch.secret.clone().into_bytes(),
             )]
             .into(),
+            ..v1::LaunchContext::default()
         };
         let wish = Wish::Start {
             container_id: grant.container_id.clone(),

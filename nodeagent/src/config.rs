@@ -16,6 +16,8 @@ pub(crate) struct Config {
     pub(crate) host: String,
     pub(crate) folders: Folders,
     pub(crate) grpc: Grpc,
+    pub(crate) yarn: Yarn,
+    pub(crate) http: Http,
     pub(crate) resourcemanager: ResourceManager,
     pub(crate) resources: Resources,
     pub(crate) sandbox: Sandbox,
@@ -41,6 +43,19 @@ pub(crate) struct Grpc {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+pub(crate) struct Yarn {
+    pub(crate) listen: String,
+    pub(crate) java_home: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Http {
+    pub(crate) listen: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct ResourceManager {
     pub(crate) address: String,
     pub(crate) token_file: PathBuf,
@@ -61,6 +76,7 @@ pub(crate) struct Sandbox {
     pub(crate) profile: String,
     pub(crate) cgroup_root: PathBuf,
     pub(crate) shared_dirs: Vec<PathBuf>,
+    pub(crate) readable_dirs: Vec<PathBuf>,
     pub(crate) min_uid: u32,
     pub(crate) kill_grace_ms: u32,
     pub(crate) cpu: String,
@@ -84,6 +100,7 @@ pub(crate) struct Localizer {
     pub(crate) archive_bytes_max: u64,
     pub(crate) archive_entries_max: u64,
     pub(crate) archive_ratio_max: u64,
+    pub(crate) webhdfs_hosts: Vec<String>,
 }
 
 impl Default for Config {
@@ -93,6 +110,8 @@ impl Default for Config {
             host: String::new(),
             folders: Folders::default(),
             grpc: Grpc::default(),
+            yarn: Yarn::default(),
+            http: Http::default(),
             resourcemanager: ResourceManager::default(),
             resources: Resources::default(),
             sandbox: Sandbox::default(),
@@ -118,6 +137,23 @@ impl Default for Grpc {
         Grpc {
             listen: "127.0.0.1:8043".to_owned(),
             advertise: String::new(),
+        }
+    }
+}
+
+impl Default for Yarn {
+    fn default() -> Yarn {
+        Yarn {
+            listen: "127.0.0.1:8041".to_owned(),
+            java_home: PathBuf::new(),
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Http {
+        Http {
+            listen: "127.0.0.1:8042".to_owned(),
         }
     }
 }
@@ -148,6 +184,7 @@ impl Default for Sandbox {
             profile: "full".to_owned(),
             cgroup_root: PathBuf::new(),
             shared_dirs: Vec::new(),
+            readable_dirs: Vec::new(),
             min_uid: 1,
             kill_grace_ms: 250,
             cpu: "share".to_owned(),
@@ -175,6 +212,7 @@ impl Default for Localizer {
             archive_bytes_max: 20 << 30,
             archive_entries_max: 200_000,
             archive_ratio_max: 100,
+            webhdfs_hosts: Vec::new(),
         }
     }
 }
@@ -232,7 +270,12 @@ impl Config {
             .shared_dirs
             .iter()
             .map(|dir| ("sandbox.shared_dirs", dir));
-        for (key, path) in folders.into_iter().chain(shared) {
+        let readable = self
+            .sandbox
+            .readable_dirs
+            .iter()
+            .map(|dir| ("sandbox.readable_dirs", dir));
+        for (key, path) in folders.into_iter().chain(shared).chain(readable) {
             if !path.is_absolute() {
                 return Err((key, format!("'{}' is not an absolute path", path.display())));
             }

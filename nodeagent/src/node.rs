@@ -26,6 +26,7 @@ pub(crate) struct Node {
     pub(crate) lacks: Vec<String>,
     /// host:port where masters and the log relay reach this agent.
     pub(crate) grpc_address: String,
+    pub(crate) http_address: String,
     pub(crate) folders: Arc<Folders>,
     pub(crate) localizer: Arc<Localizer>,
     pub(crate) launcher: Launcher,
@@ -125,6 +126,17 @@ impl Keys {
         kinds: &[TokenKind],
     ) -> Result<Claims, KeyError> {
         self.verify_at(node, token, kinds, bobbin_types::WallMillis(0))
+    }
+
+    /// A token of one container that this agent starts for a master of YARN's, whose own tokens have
+    /// another form: what the container's files are fetched with. Empty without a key.
+    pub(crate) fn container_token(&self, claims: &Claims) -> Arc<str> {
+        let claims = Claims {
+            kind: TokenKind::Container,
+            ..claims.clone()
+        };
+        self.current()
+            .map_or_else(|| "".into(), |key| key.mint(&claims).into())
     }
 
     fn verify_at(

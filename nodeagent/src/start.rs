@@ -1,6 +1,7 @@
 //! The agent from its settings to its end.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use bobbin_service::{
 };
 use bobbin_types::NodeId;
 use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,6 +33,7 @@ use crate::node::{Keys, Node};
 use crate::store::Store;
 use crate::systemd::Scope;
 use crate::usage::Machine;
+use crate::webhdfs::Trees;
 use crate::{grpc, rm_link, systemd};
 
 /// Programs that every container finds in `/run/bobbin/bin`.
@@ -120,11 +123,20 @@ pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
     let stop = on_signals().context("cannot take signals")?;
     let lock = own_folders(&config)?;
     let listener = Listener::tcp(&config.grpc.listen).await?;
+    let yarn = bind(&config.yarn.listen, "yarn.listen").await?;
+    let http = bind(&config.http.listen, "http.listen").await?;
+    let bound = Bound {
+        grpc: listener
+            .local_addr()
+            .context("the listener has no address")?,
+        yarn: yarn.local_addr().context("the listener has no address")?,
+        http: http.local_addr().context("the listener has no address")?,
+    };
     let name = config.name.clone();
     let run = config.folders.run.clone();
     let (store, records) = Store::open(&config.folders.lib)?;
     let scope = open_scope(&config).await?;
-    let (node, problems) = open_node(config, &listener, scope)?;
+    let (node, problems) = open_node(config, &bound, scope)?;
     for problem in &problems {
         tracing::error!("this agent takes no work: {problem}");
     }
@@ -150,6 +162,8 @@ pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
     let info = DaemonInfo {
         grpc: node.grpc_address.clone(),
         node_id: node.node_id.to_string(),
+        http: node.http_address.clone(),
+        yarn: [("containers".to_owned(), bound.yarn.to_string())].into(),
         ..DaemonInfo::of_this_process(env!("CARGO_PKG_VERSION"))
     };
     let run_files = RunFiles::write(&run, &name, &info)?;
@@ -234,8 +248,28 @@ async fn finish(node: &Arc<Node>) {
     }
 }
 
-/// The node's id and the address that others are told.
-fn identity(config: &Config, bound: std::net::SocketAddr) -> anyhow::Result<(NodeId, String)> {
+/// The addresses of the doors, as bound.
+struct Bound {
+    grpc: SocketAddr,
+    yarn: SocketAddr,
+    http: SocketAddr,
+}
+
+async fn bind(listen: &str, key: &'static str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("cannot listen on {listen} ({key})"))
+}
+
+/// What others know this agent by.
+struct Identity {
+    node_id: NodeId,
+    grpc_address: String,
+    http_address: String,
+}
+
+/// The node's id has the port of the YARN door, as in YARN.
+fn identity(config: &Config, bound: &Bound) -> anyhow::Result<Identity> {
     let host = if config.host.is_empty() {
         nix::unistd::gethostname()
             .context("cannot tell this machine's name; set host")?
@@ -244,16 +278,25 @@ fn identity(config: &Config, bound: std::net::SocketAddr) -> anyhow::Result<(Nod
     } else {
         config.host.clone()
     };
-    let named = format!("{host}:{}", bound.port());
-    let node_id = named.parse().context("the setting host")?;
-    let grpc_address = if !config.grpc.advertise.is_empty() {
-        config.grpc.advertise.clone()
-    } else if bound.ip().is_unspecified() {
-        named
-    } else {
-        bound.to_string()
+    let told = |address: SocketAddr| {
+        if address.ip().is_unspecified() {
+            format!("{host}:{}", address.port())
+        } else {
+            address.to_string()
+        }
     };
-    Ok((node_id, grpc_address))
+    let grpc_address = if config.grpc.advertise.is_empty() {
+        told(bound.grpc)
+    } else {
+        config.grpc.advertise.clone()
+    };
+    Ok(Identity {
+        node_id: format!("{host}:{}", bound.yarn.port())
+            .parse()
+            .context("the setting host")?,
+        grpc_address,
+        http_address: told(bound.http),
+    })
 }
 
 /// The shared folders without links in them: the launcher follows none.
@@ -271,13 +314,14 @@ fn shared_dirs(config: &Config) -> anyhow::Result<Vec<PathBuf>> {
 
 fn open_node(
     config: Config,
-    listener: &Listener,
+    bound: &Bound,
     scope: Option<Scope>,
 ) -> anyhow::Result<(Arc<Node>, Vec<String>)> {
-    let address = listener
-        .local_addr()
-        .context("the listener has no address")?;
-    let (node_id, grpc_address) = identity(&config, address)?;
+    let Identity {
+        node_id,
+        grpc_address,
+        http_address,
+    } = identity(&config, bound)?;
     let machine = Machine::new().context("cannot look at this machine")?;
     let offered = config.offered(machine.memory_mib(), machine.cores());
     let folders = Arc::new(Folders::open(&config.folders.local, &config.folders.log)?);
@@ -292,7 +336,11 @@ fn open_node(
             ratio_max: config.localizer.archive_ratio_max,
         },
     };
-    let localizer = Localizer::open(folders.clone(), limits, staging)
+    let trees = Trees::new(
+        &config.resourcemanager.address,
+        config.localizer.webhdfs_hosts.clone(),
+    );
+    let localizer = Localizer::open(folders.clone(), limits, staging, trees)
         .context("cannot read the cache of localized files")?;
     let programs = own_programs()?;
     let Enforcement {
@@ -313,6 +361,7 @@ fn open_node(
         offered,
         lacks,
         grpc_address,
+        http_address,
         folders,
         localizer,
         launcher,

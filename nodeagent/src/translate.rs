@@ -46,6 +46,7 @@ pub(crate) fn registration(node: &Node, registration: Registration) -> v1::NodeM
             .iter()
             .map(ToString::to_string)
             .collect(),
+        http_address: node.http_address.clone(),
     }))
 }
 

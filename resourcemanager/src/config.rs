@@ -12,6 +12,7 @@ pub(crate) struct Settings {
     pub(crate) folders: Folders,
     pub(crate) grpc: Grpc,
     pub(crate) http: Http,
+    pub(crate) yarn: Yarn,
     /// Empty: `<folders.run>/resourcemanager.sock`.
     pub(crate) socket: PathBuf,
     pub(crate) root_runs_as: String,
@@ -40,6 +41,15 @@ pub(crate) struct Grpc {
 #[serde(default)]
 pub(crate) struct Http {
     pub(crate) listen: String,
+}
+
+/// The doors of Hadoop's clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Yarn {
+    pub(crate) client_listen: String,
+    pub(crate) scheduler_listen: String,
+    pub(crate) admin_listen: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +101,7 @@ impl Default for Settings {
             folders: Folders::default(),
             grpc: Grpc::default(),
             http: Http::default(),
+            yarn: Yarn::default(),
             socket: PathBuf::new(),
             root_runs_as: "nobody".to_owned(),
             nodes: Nodes::default(),
@@ -124,6 +135,16 @@ impl Default for Http {
     fn default() -> Http {
         Http {
             listen: "127.0.0.1:8088".to_owned(),
+        }
+    }
+}
+
+impl Default for Yarn {
+    fn default() -> Yarn {
+        Yarn {
+            client_listen: "127.0.0.1:8032".to_owned(),
+            scheduler_listen: "127.0.0.1:8030".to_owned(),
+            admin_listen: "127.0.0.1:8033".to_owned(),
         }
     }
 }
@@ -194,6 +215,7 @@ pub(crate) struct Config {
     pub(crate) folders: Folders,
     pub(crate) listen: String,
     pub(crate) http_listen: String,
+    pub(crate) yarn: Yarn,
     pub(crate) socket: PathBuf,
     pub(crate) root_runs_as: UserName,
     pub(crate) tokens: Tokens,
@@ -244,6 +266,7 @@ impl Settings {
             folders: self.folders,
             listen: self.grpc.listen,
             http_listen: self.http.listen,
+            yarn: self.yarn,
             socket,
             root_runs_as,
             tokens: self.tokens,

@@ -17,6 +17,7 @@ mod start;
 mod store;
 mod watchers;
 mod web;
+mod yarn;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

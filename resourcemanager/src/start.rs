@@ -33,6 +33,7 @@ use crate::minter::Minter;
 use crate::records;
 use crate::store::{Store, is_new};
 use crate::web::{self, Web};
+use crate::yarn::{Addresses, Listeners};
 
 /// The socket is everybody's: who connects is proven by the kernel.
 const SOCKET_MODE: u32 = 0o666;
@@ -79,16 +80,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let (http, address) = web::bind(&config.http_listen).await?;
     let web = web_door(&config, &doorkeeper, &minter, address)?;
+    let yarn = Listeners::bind(&config.yarn).await?;
+    let addresses = yarn.addresses(address);
     let doors = Doors {
         doorkeeper: doorkeeper.clone(),
         driver: handle,
         minter,
+        addresses,
         stop: stop.clone(),
     };
     let routes = routes(doors, store, StagingService::new(doorkeeper, tree));
     let tcp = Listener::tcp(&config.listen).await?;
     let unix = Listener::unix(&config.socket, SOCKET_MODE)?;
-    let info = daemon_info(&tcp, address, &config.socket);
+    let info = daemon_info(&tcp, &addresses, &config.socket);
     let stop_driver = CancellationToken::new();
     let mut driving = tokio::spawn(driver.run(stop_driver.clone()));
     let mut serving = tokio::spawn(bobbin_service::serve(
@@ -148,10 +152,11 @@ fn web_door(
     })
 }
 
-fn daemon_info(tcp: &Listener, http: SocketAddr, socket: &Path) -> DaemonInfo {
+fn daemon_info(tcp: &Listener, addresses: &Addresses, socket: &Path) -> DaemonInfo {
     DaemonInfo {
         grpc: tcp.local_addr().map(|a| a.to_string()).unwrap_or_default(),
-        http: http.to_string(),
+        http: addresses.http.to_string(),
+        yarn: addresses.named(),
         socket: std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned()),
         ..DaemonInfo::of_this_process(env!("CARGO_PKG_VERSION"))
     }

@@ -289,6 +289,7 @@ async fn a_user_sees_and_kills_only_his_own() {
     let of_another = v1::CreateTokenRequest {
         subject: Some(v1::create_token_request::Subject::User("nobody".to_owned())),
         valid_ms: 0,
+        ..Default::default()
     };
     assert_eq!(
         stranger.create_token(of_another).await.unwrap_err().code(),

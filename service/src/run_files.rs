@@ -1,5 +1,6 @@
 //! `<run>/NAME.pid` and `<run>/NAME.json`: which daemon runs here and where it is reached.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ pub struct DaemonInfo {
     pub grpc: String,
     /// host:port of its HTTP, as bound; empty when it has none.
     pub http: String,
+    /// host:port of each Hadoop IPC door, as bound, by its name: `client`, `scheduler` and `admin`
+    /// of a resource manager, `containers` of a node agent.
+    pub yarn: BTreeMap<String, String>,
     /// Its unix socket; empty when it has none.
     pub socket: PathBuf,
     /// A node agent's id; empty otherwise.

@@ -185,6 +185,14 @@ impl SecretKey {
         )
     }
 
+    /// The secret of one generation of Hadoop tokens.
+    pub(crate) fn for_hadoop(&self, generation: i32) -> [u8; 32] {
+        self.mac(format!("hadoop-key:{generation}").as_bytes())
+            .finalize()
+            .into_bytes()
+            .into()
+    }
+
     /// Signs the claims.
     #[must_use]
     pub fn mint(&self, claims: &Claims) -> String {

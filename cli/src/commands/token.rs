@@ -56,6 +56,7 @@ pub(crate) async fn request(
     let request = v1::CreateTokenRequest {
         subject: Some(subject),
         valid_ms,
+        hadoop: false,
     };
     let mut client = cluster.client();
     Ok(cluster.answer(client.create_token(request)).await?.token)

@@ -11,6 +11,10 @@ const NODE_EXPIRY_MS: i64 = 10_000;
 /// The only address of such a cluster.
 pub(crate) const HOST: &str = "127.0.0.1";
 const MODE: u32 = 0o644;
+/// Of the resource manager: gRPC, HTTP, and YARN's clients, masters and administrators.
+const RM_PORTS: usize = 5;
+/// Of a node agent: gRPC, YARN's containers, HTTP.
+const NODE_PORTS: usize = 3;
 
 /// Writes the settings of every daemon of a new cluster; the resource manager's last, because it is
 /// what says that there is a cluster.
@@ -18,28 +22,25 @@ const MODE: u32 = 0o644;
 /// # Errors
 /// No ports, or files that cannot be written.
 pub(crate) fn write(layout: &Layout, nodes: &[String]) -> Result<(), Failure> {
-    let ports = ports::free(nodes.len() + 2)?;
-    let [rm_port, http_port, node_ports @ ..] = ports.as_slice() else {
-        let words = "no ports were found for the resource manager";
-        return Err(Failure::new(Kind::Failed, words));
-    };
+    let ports = ports::free(RM_PORTS + nodes.len() * NODE_PORTS)?;
+    let (rm_ports, node_ports) = ports.split_at(RM_PORTS);
     let count = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
     let size = Size {
         memory_mib: machine::node_memory_mib(count),
         vcores: machine::node_vcores(),
     };
-    for (node, port) in nodes.iter().zip(node_ports) {
+    for (node, ports) in nodes.iter().zip(node_ports.chunks_exact(NODE_PORTS)) {
         save(
             layout,
             node,
-            &nodeagent(layout, node, *port, *rm_port, size),
+            &nodeagent(layout, node, ports, rm_ports[0], size),
             "nodeagent",
         )?;
     }
     save(
         layout,
         RESOURCEMANAGER,
-        &resourcemanager(layout, *rm_port, *http_port),
+        &resourcemanager(layout, rm_ports),
         RESOURCEMANAGER,
     )
 }
@@ -77,7 +78,12 @@ fn integer(number: u64) -> Value {
     Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-fn resourcemanager(layout: &Layout, port: u16, http_port: u16) -> Table {
+fn address(port: u16) -> Value {
+    Value::String(format!("{HOST}:{port}"))
+}
+
+/// Settings of the resource manager on its [`RM_PORTS`].
+fn resourcemanager(layout: &Layout, ports: &[u16]) -> Table {
     [
         ("socket", path(layout.socket())),
         (
@@ -88,13 +94,15 @@ fn resourcemanager(layout: &Layout, port: u16, http_port: u16) -> Table {
                 ("log", path(layout.log())),
             ]),
         ),
+        ("grpc", table([("listen", address(ports[0]))])),
+        ("http", table([("listen", address(ports[1]))])),
         (
-            "grpc",
-            table([("listen", Value::String(format!("{HOST}:{port}")))]),
-        ),
-        (
-            "http",
-            table([("listen", Value::String(format!("{HOST}:{http_port}")))]),
+            "yarn",
+            table([
+                ("client_listen", address(ports[2])),
+                ("scheduler_listen", address(ports[3])),
+                ("admin_listen", address(ports[4])),
+            ]),
         ),
         (
             "nodes",
@@ -106,7 +114,8 @@ fn resourcemanager(layout: &Layout, port: u16, http_port: u16) -> Table {
     .collect()
 }
 
-fn nodeagent(layout: &Layout, node: &str, port: u16, rm_port: u16, size: Size) -> Table {
+/// Settings of an agent on its [`NODE_PORTS`].
+fn nodeagent(layout: &Layout, node: &str, ports: &[u16], rm_port: u16, size: Size) -> Table {
     let profile = if bobbin_service::own_uid() == 0 {
         "full"
     } else {
@@ -125,14 +134,13 @@ fn nodeagent(layout: &Layout, node: &str, port: u16, rm_port: u16, size: Size) -
                 ("lib", path(lib)),
             ]),
         ),
-        (
-            "grpc",
-            table([("listen", Value::String(format!("{HOST}:{port}")))]),
-        ),
+        ("grpc", table([("listen", address(ports[0]))])),
+        ("yarn", table([("listen", address(ports[1]))])),
+        ("http", table([("listen", address(ports[2]))])),
         (
             "resourcemanager",
             table([
-                ("address", Value::String(format!("{HOST}:{rm_port}"))),
+                ("address", address(rm_port)),
                 ("token_file", path(layout.token_of(node))),
             ]),
         ),
@@ -201,8 +209,8 @@ mod tests {
             vcores: 8,
         };
         let (a, b) = (
-            nodeagent(&layout, "node1", 1, 9, size),
-            nodeagent(&layout, "node2", 2, 9, size),
+            nodeagent(&layout, "node1", &[1, 2, 3], 9, size),
+            nodeagent(&layout, "node2", &[4, 5, 6], 9, size),
         );
         assert_ne!(a["grpc"], b["grpc"]);
         assert_ne!(a["folders"]["lib"], b["folders"]["lib"]);

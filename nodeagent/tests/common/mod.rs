@@ -68,6 +68,7 @@ impl Node for Server {
                         heartbeat_interval_ms: 100,
                         expiry_ms: 10_000,
                         epoch: 1,
+                        ..v1::NodeRegistered::default()
                     });
                     let sender = sender.take().expect("one registration a stream");
                     let _ = sender.send(Ok(v1::NodeCommand {
@@ -325,7 +326,8 @@ impl Agent {
         .unwrap();
         let conf = format!(
             "name = 'node1'\nhost = 'node1'\n[folders]\nlocal = '{}'\nlog = '{}'\nrun = '{}'\n\
-             lib = '{}'\n[grpc]\nlisten = '127.0.0.1:0'\n[resourcemanager]\naddress = '{}'\n\
+             lib = '{}'\n[grpc]\nlisten = '127.0.0.1:0'\n[yarn]\nlisten = '127.0.0.1:0'\n\
+             [http]\nlisten = '127.0.0.1:0'\n[resourcemanager]\naddress = '{}'\n\
              token_file = '{}'\n[resources]\nmemory_mib = 2048\nvcores = 8\n[sandbox]\n\
              shared_dirs = ['{}']\n",
             at("local"),
@@ -355,8 +357,12 @@ impl Agent {
         let conf = self.dir.path().join("conf.toml");
         let text = std::fs::read_to_string(&conf).unwrap();
         let text = text.replace(
-            "listen = '127.0.0.1:0'",
-            &format!("listen = '{}'", self.info.grpc),
+            "[grpc]\nlisten = '127.0.0.1:0'",
+            &format!("[grpc]\nlisten = '{}'", self.info.grpc),
+        );
+        let text = text.replace(
+            "[yarn]\nlisten = '127.0.0.1:0'",
+            &format!("[yarn]\nlisten = '{}'", self.info.yarn["containers"]),
         );
         std::fs::write(conf, text).unwrap();
     }

@@ -470,7 +470,9 @@ impl Client for ClientService {
         request: Request<v1::CreateTokenRequest>,
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
         let principal = self.doors.doorkeeper.principal(&request)?;
-        let v1::CreateTokenRequest { subject, valid_ms } = request.into_inner();
+        let v1::CreateTokenRequest {
+            subject, valid_ms, ..
+        } = request.into_inner();
         let minter = &self.doors.minter;
         let (token, expires) = match subject {
             Some(Subject::Node(host)) => {
@@ -493,6 +495,7 @@ impl Client for ClientService {
         Ok(Response::new(v1::CreateTokenResponse {
             token,
             expires_ms: expires.0,
+            hadoop_credentials: Vec::new(),
         }))
     }
 }

@@ -17,6 +17,7 @@ use tonic::{Status, Streaming};
 
 use crate::driver::DriverHandle;
 use crate::minter::Minter;
+use crate::yarn::Addresses;
 use identify::Doorkeeper;
 
 /// A stream's first message must come within this.
@@ -28,6 +29,8 @@ pub(crate) struct Doors {
     pub(crate) doorkeeper: Doorkeeper,
     pub(crate) driver: DriverHandle,
     pub(crate) minter: Minter,
+    /// Where the other doors are, for those who are told.
+    pub(crate) addresses: Addresses,
     /// Cancelled at the stop: streams end.
     pub(crate) stop: CancellationToken,
 }

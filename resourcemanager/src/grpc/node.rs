@@ -22,7 +22,6 @@ use super::translate::{
 };
 use super::{Doors, first_message};
 use crate::driver::PeerMessage;
-use crate::minter::Minter;
 
 /// Commands under way to one node, beside those that wait in the driver's channel.
 const COMMANDS_AHEAD: usize = 64;
@@ -111,7 +110,7 @@ impl NodeService {
             let PeerMessage::Node(command) = message else {
                 continue;
             };
-            let command = command_to_wire(&self.doors.minter, node, command);
+            let command = command_to_wire(&self.doors, node, command);
             if commands
                 .send(Ok(v1::NodeCommand {
                     command: Some(command),
@@ -202,7 +201,8 @@ fn event(
     })
 }
 
-fn command_to_wire(minter: &Minter, node: &NodeId, command: NodeCommand) -> Command {
+fn command_to_wire(doors: &Doors, node: &NodeId, command: NodeCommand) -> Command {
+    let minter = &doors.minter;
     match command {
         NodeCommand::Registered {
             heartbeat_interval_ms,
@@ -213,6 +213,7 @@ fn command_to_wire(minter: &Minter, node: &NodeId, command: NodeCommand) -> Comm
             heartbeat_interval_ms,
             expiry_ms,
             epoch,
+            http_address: doors.addresses.http.to_string(),
         }),
         NodeCommand::Refused { reason } => Command::Refused(v1::NodeRefused {
             reason: reason.to_string(),

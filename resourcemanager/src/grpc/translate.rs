@@ -158,6 +158,7 @@ pub(crate) fn launch_to_wire(
             .map(local_resource_to_wire)
             .collect(),
         secrets: all.into_iter().collect(),
+        ..v1::LaunchContext::default()
     }
 }
 

@@ -94,7 +94,7 @@ impl Daemon {
         let root = folder.path().display();
         let settings = format!(
             "{SETTINGS}[folders]\nlib = '{root}/lib'\nrun = '{root}/run'\nlog = '{root}/log'\n\
-             [grpc]\nlisten = '127.0.0.1:0'\n[http]\nlisten = '127.0.0.1:0'\n[applications]\n{applications}"
+             [grpc]\nlisten = '127.0.0.1:0'\n[http]\nlisten = '127.0.0.1:0'\n[yarn]\nclient_listen = '127.0.0.1:0'\nscheduler_listen = '127.0.0.1:0'\nadmin_listen = '127.0.0.1:0'\n[applications]\n{applications}"
         );
         std::fs::write(folder.path().join("rm.toml"), settings).unwrap();
         let (child, info) = launch(folder.path());
@@ -178,6 +178,7 @@ impl Daemon {
         let request = v1::CreateTokenRequest {
             subject,
             valid_ms: 60_000,
+            ..Default::default()
         };
         let token = self
             .client()
@@ -307,7 +308,8 @@ impl Daemon {
             unary!(client.list_nodes(v1::ListNodesRequest {})),
             unary!(client.create_token(v1::CreateTokenRequest {
                 subject: node,
-                valid_ms: 0
+                valid_ms: 0,
+                ..Default::default()
             })),
             unary!(client.create_token(v1::CreateTokenRequest::default())),
             ("hold_lease", {
@@ -511,6 +513,7 @@ impl Agent {
         let request = v1::CreateTokenRequest {
             subject,
             valid_ms: 0,
+            ..Default::default()
         };
         let token = client
             .create_token(request)

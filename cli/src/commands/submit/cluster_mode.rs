@@ -195,6 +195,7 @@ fn request(
             environment,
             secrets: shipped(&local_resources),
             local_resources,
+            ..v1::LaunchContext::default()
         }),
         resource: Some(resource(
             args.driver_memory.saturating_add(OVERHEAD_MEMORY_MIB),

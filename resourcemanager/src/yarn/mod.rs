@@ -1,0 +1,101 @@
+//! The doors of unmodified Hadoop clients: YARN's protocols, translated to the core's events.
+//!
+//! `bobbin-hadoop` speaks the wire; here is who calls, and what a call means.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use bobbin_hadoop::server::Ended;
+use tokio::net::TcpListener;
+
+use crate::config::Yarn;
+use crate::driver::DriverHandle;
+use crate::grpc::identify::Doorkeeper;
+use crate::minter::Minter;
+
+/// One bound listener for each door.
+pub(crate) struct Listeners {
+    pub(crate) client: Door,
+    pub(crate) scheduler: Door,
+    pub(crate) admin: Door,
+}
+
+/// A listener with its address, as bound.
+pub(crate) struct Door {
+    pub(crate) listener: TcpListener,
+    pub(crate) address: SocketAddr,
+}
+
+/// Where the doors are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Addresses {
+    pub(crate) client: SocketAddr,
+    pub(crate) scheduler: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) http: SocketAddr,
+}
+
+/// What every door needs.
+#[derive(Clone)]
+pub(crate) struct YarnDoors {
+    pub(crate) doorkeeper: Doorkeeper,
+    pub(crate) driver: DriverHandle,
+    pub(crate) minter: Minter,
+    pub(crate) addresses: Addresses,
+    /// When this process began, Unix milliseconds: YARN's `rmIdentifier`.
+    pub(crate) started_ms: u64,
+}
+
+impl Listeners {
+    /// Binds all three; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// An address is malformed, taken, or not this host's.
+    pub(crate) async fn bind(settings: &Yarn) -> anyhow::Result<Listeners> {
+        Ok(Listeners {
+            client: Door::bind(&settings.client_listen, "yarn.client_listen").await?,
+            scheduler: Door::bind(&settings.scheduler_listen, "yarn.scheduler_listen").await?,
+            admin: Door::bind(&settings.admin_listen, "yarn.admin_listen").await?,
+        })
+    }
+
+    pub(crate) fn addresses(&self, http: SocketAddr) -> Addresses {
+        Addresses {
+            client: self.client.address,
+            scheduler: self.scheduler.address,
+            admin: self.admin.address,
+            http,
+        }
+    }
+}
+
+impl Door {
+    async fn bind(listen: &str, key: &'static str) -> anyhow::Result<Door> {
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("cannot listen on {listen} ({key})"))?;
+        let address = listener
+            .local_addr()
+            .with_context(|| format!("cannot tell the port of {listen}"))?;
+        Ok(Door { listener, address })
+    }
+}
+
+impl Addresses {
+    /// For the run file.
+    pub(crate) fn named(&self) -> BTreeMap<String, String> {
+        [
+            ("client", self.client),
+            ("scheduler", self.scheduler),
+            ("admin", self.admin),
+        ]
+        .map(|(name, address)| (name.to_owned(), address.to_string()))
+        .into()
+    }
+}
+
+/// One line in the log for a connection that ended badly.
+pub(crate) fn log_end(door: &'static str) -> impl Fn(SocketAddr, &Ended) + Send + Sync + 'static {
+    move |peer, reason| tracing::info!(door, %peer, "a connection was ended: {reason}")
+}
