@@ -12,6 +12,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 use sha2::{Digest, Sha256};
 
 use crate::account::{Rights, with_rights};
+use crate::webhdfs::Place;
 
 const BUFFER_BYTES: usize = 128 << 10;
 
@@ -20,6 +21,8 @@ const BUFFER_BYTES: usize = 128 << 10;
 pub(crate) enum Source {
     /// In the resource manager's file tree: the whole text, it is asked for as it stands.
     Staged(String),
+    /// In a tree that speaks WebHDFS.
+    WebHdfs(Place),
     /// An absolute path on this node.
     File(PathBuf),
 }
@@ -39,8 +42,21 @@ pub(crate) struct Expected {
 /// Why the bytes cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
-    #[error("a source is bobbin:/path or file:/absolute/path")]
+    #[error(
+        "a source is bobbin:/path, webhdfs://host:port/path or file:/absolute/path, without '..' and \
+         control characters"
+    )]
     Source,
+    #[error("{0}: files are not localized from there: ship it through webhdfs: or file:")]
+    Scheme(String),
+    #[error("{0}")]
+    Place(String),
+    #[error("its server says: {0}")]
+    WebHdfs(String),
+    #[error("its server went away: {0}")]
+    Away(String),
+    #[error("not everybody may read it, because of {0}, so it cannot be PUBLIC")]
+    NotPublicThere(String),
     #[error("cannot open it as the user")]
     Open(#[source] io::Error),
     #[error("not everybody may read it, so it cannot be PUBLIC")]
@@ -49,8 +65,13 @@ pub(crate) enum FetchError {
     NotAFile,
     #[error("it has {actual} bytes, {expected} were expected: it was changed or cut")]
     Size { actual: u64, expected: u64 },
-    #[error("it was changed: its time is {actual} ms, {expected} ms was expected")]
-    Time { actual: u64, expected: u64 },
+    // Source: the words of `FSDownload.verifyAndCopy`.
+    #[error("Resource {resource} changed on src filesystem - expected {expected}, was {actual}")]
+    Time {
+        resource: String,
+        expected: u64,
+        actual: u64,
+    },
     #[error("its SHA-256 is {actual}, {expected} was expected")]
     Digest { actual: String, expected: String },
     #[error(
@@ -68,7 +89,12 @@ impl Source {
         if text.starts_with("bobbin:/") {
             return Ok(Source::Staged(text.to_owned()));
         }
-        let path = text.strip_prefix("file:").ok_or(FetchError::Source)?;
+        if let Some(rest) = text.strip_prefix("webhdfs:") {
+            return Ok(Source::WebHdfs(Place::parse(rest)?));
+        }
+        let Some(path) = text.strip_prefix("file:") else {
+            return Err(other_scheme(text));
+        };
         // file:///path is file:/path. Source: RFC 8089.
         let path = path.strip_prefix("//").unwrap_or(path);
         if !path.starts_with('/') || path.contains('\0') {
@@ -78,27 +104,57 @@ impl Source {
     }
 }
 
+/// Names a scheme that is nobody's here.
+fn other_scheme(text: &str) -> FetchError {
+    match text.split_once(':') {
+        Some((scheme, _))
+            if (1..20).contains(&scheme.len())
+                && scheme != "bobbin"
+                && scheme.bytes().all(|b| b.is_ascii_alphanumeric()) =>
+        {
+            FetchError::Scheme(scheme.to_owned())
+        }
+        Some(_) | None => FetchError::Source,
+    }
+}
+
+impl Expected {
+    /// Whether a file of so many bytes may be fetched.
+    pub(crate) fn check_size(&self, size: u64) -> Result<(), FetchError> {
+        if self.size > 0 && size != self.size {
+            return Err(FetchError::Size {
+                actual: size,
+                expected: self.size,
+            });
+        }
+        if size > self.bytes_max {
+            return Err(FetchError::TooLarge(self.bytes_max));
+        }
+        Ok(())
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Counts and digests what passes, and judges it at the end.
-struct Checked<'a> {
-    expected: &'a Expected,
+pub(crate) struct Checked {
+    expected: Expected,
     digest: Sha256,
     bytes: u64,
 }
 
-impl<'a> Checked<'a> {
-    fn new(expected: &'a Expected) -> Checked<'a> {
+impl Checked {
+    pub(crate) fn new(expected: &Expected) -> Checked {
         Checked {
-            expected,
+            expected: expected.clone(),
             digest: Sha256::new(),
             bytes: 0,
         }
     }
 
-    fn pass(&mut self, data: &[u8], to: &mut File) -> Result<(), FetchError> {
+    pub(crate) fn pass(&mut self, data: &[u8], to: &mut File) -> Result<(), FetchError> {
         self.bytes = self
             .bytes
             .saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
@@ -117,7 +173,7 @@ impl<'a> Checked<'a> {
         to.write_all(data).map_err(FetchError::Copy)
     }
 
-    fn finish(self) -> Result<u64, FetchError> {
+    pub(crate) fn finish(self) -> Result<u64, FetchError> {
         let expected = self.expected;
         if expected.size > 0 && self.bytes != expected.size {
             return Err(FetchError::Size {
@@ -173,22 +229,14 @@ pub(crate) fn copy_file(
                 io::ErrorKind::PermissionDenied.into(),
             ));
         }
-        let size = metadata.len();
-        if expected.size > 0 && size != expected.size {
-            return Err(FetchError::Size {
-                actual: size,
-                expected: expected.size,
-            });
-        }
-        if size > expected.bytes_max {
-            return Err(FetchError::TooLarge(expected.bytes_max));
-        }
+        expected.check_size(metadata.len())?;
         let mtime_ms = metadata.mtime() * 1000 + metadata.mtime_nsec() / 1_000_000;
         let mtime_ms = u64::try_from(mtime_ms).unwrap_or(0);
         if expected.mtime_ms > 0 && expected.sha256.is_empty() && mtime_ms != expected.mtime_ms {
             return Err(FetchError::Time {
-                actual: mtime_ms,
+                resource: format!("file:{}", path.display()),
                 expected: expected.mtime_ms,
+                actual: mtime_ms,
             });
         }
         Ok(())
@@ -282,16 +330,29 @@ mod tests {
             Source::parse("bobbin:/user/x"),
             Ok(Source::Staged(_))
         ));
+        assert!(matches!(
+            Source::parse("webhdfs://h:1/x"),
+            Ok(Source::WebHdfs(_))
+        ));
         for bad in [
             "",
             "/a",
             "file:a",
             "file://host/a",
-            "http://x",
             "bobbin:x",
             "file:/a\0",
+            "webhdfs:/x",
         ] {
-            assert!(Source::parse(bad).is_err(), "{bad}");
+            assert!(
+                matches!(Source::parse(bad), Err(FetchError::Source)),
+                "{bad}"
+            );
+        }
+        for other in ["http://x", "hdfs://nn/x", "s3a://b/x", "swebhdfs://h:1/x"] {
+            assert!(
+                matches!(Source::parse(other), Err(FetchError::Scheme(_))),
+                "{other}"
+            );
         }
     }
 

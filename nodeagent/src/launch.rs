@@ -10,6 +10,7 @@ use bobbin_na_core::{ContainerWork, Exit, INVALID};
 use bobbin_proto::v1;
 use bobbin_sandbox::{Bind, CgroupLease, CgroupLimits, ContainerSpec, CpuMode, Limits, Profile};
 use bobbin_service::Account;
+use bytes::Bytes;
 use bobbin_types::{
     ARGUMENT_BYTES_MAX, ARGUMENTS_BYTES_MAX, ARGUMENTS_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX,
     LOCAL_RESOURCES_MAX, check_environment_name,
@@ -28,6 +29,8 @@ const SECRETS_MAX: usize = 100;
 const SECRET_BYTES_MAX: usize = 64 << 10;
 /// Names that the work folder has already.
 const TAKEN: [&str; 1] = ["tmp"];
+/// The secret that holds a YARN application's Credentials.
+pub(crate) const CREDENTIALS: &str = "container_tokens";
 /// The folder list beside the start file, for an agent that adopts the container.
 pub(crate) const HOLDS_FILE: &str = "resources.json";
 
@@ -210,6 +213,8 @@ pub(crate) async fn prepare(
         application: work.container.application().to_string(),
         container: work.container.to_string(),
         container_token: order.container_token.clone(),
+        credentials: (order.launch.secrets.get(CREDENTIALS))
+            .map_or_else(Bytes::new, |stream| Bytes::copy_from_slice(stream)),
     };
     let copies = resources
         .iter()

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bobbin_proto::v1;
 use bobbin_service::{Account, RpcChannel};
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,7 @@ use crate::cache::{Cache, CacheKey, Entry, Scope};
 use crate::fetch::{Expected, FetchError, Source, copy_file, fetch_staged};
 use crate::folder::{Folder, give};
 use crate::folders::{Folders, found};
+use crate::webhdfs::{Proof, Trees};
 
 const CONTENT: &str = "content";
 const KEY_FILE: &str = "key.json";
@@ -59,6 +61,8 @@ pub(crate) struct Asker {
     pub(crate) application: String,
     pub(crate) container: String,
     pub(crate) container_token: Arc<str>,
+    /// The application's Credentials stream; empty for none.
+    pub(crate) credentials: Bytes,
 }
 
 /// A localized copy that stays while this lives.
@@ -117,6 +121,8 @@ pub(crate) struct Localizer {
     limits: LocalizerLimits,
     /// To the resource manager, without a token of its own.
     staging: RpcChannel,
+    /// Where webhdfs: sources may be.
+    pub(crate) trees: Trees,
     /// Copies made before the host was restarted are not trusted: they were never synced.
     boot_id: String,
     state: Mutex<State>,
@@ -136,12 +142,14 @@ impl Localizer {
         folders: Arc<Folders>,
         limits: LocalizerLimits,
         staging: RpcChannel,
+        trees: Trees,
     ) -> io::Result<Arc<Localizer>> {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
         let localizer = Localizer {
             folders,
             limits,
             staging,
+            trees,
             boot_id,
             state: Mutex::new(State::default()),
         };
@@ -356,7 +364,9 @@ impl Drop for Waiter {
 fn cache_key(resource: &v1::LocalResource, asker: &Asker) -> CacheKey {
     let user = asker.account.name.clone();
     let application = asker.application.clone();
-    let certain = !resource.sha256.is_empty() || resource.mtime_ms > 0;
+    // Of a webhdfs: file the time is always compared, as YARN does.
+    let by_yarns_rules = resource.source.starts_with("webhdfs:");
+    let certain = by_yarns_rules || !resource.sha256.is_empty() || resource.mtime_ms > 0;
     let scope = match resource.visibility() {
         v1::Visibility::Public => Scope::Public,
         v1::Visibility::Private => Scope::Private { user },
@@ -379,7 +389,8 @@ fn cache_key(resource: &v1::LocalResource, asker: &Asker) -> CacheKey {
         mtime_ms: resource.mtime_ms,
         sha256: resource.sha256.clone(),
         archive: resource.r#type() == v1::ResourceType::Archive,
-        executable: resource.executable,
+        // Source: `FSDownload.changePermissions`, which makes everything executable.
+        executable: resource.executable || by_yarns_rules,
         only_for,
     }
 }
@@ -456,12 +467,30 @@ impl Work {
             sha256: self.resource.sha256.clone(),
             bytes_max: self.localizer.limits.file_bytes_max,
         };
-        if let Source::Staged(path) = &source {
-            let channel = self.localizer.staging.clone();
-            let token = self.asker.container_token.clone();
-            fetch_staged(channel, path, &token, &expected, &mut file)
-                .await
-                .map_err(|e| self.fetch_error(e))?;
+        match &source {
+            Source::Staged(path) => {
+                let channel = self.localizer.staging.clone();
+                let token = self.asker.container_token.clone();
+                fetch_staged(channel, path, &token, &expected, &mut file)
+                    .await
+                    .map_err(|e| self.fetch_error(e))?;
+            }
+            Source::WebHdfs(place) => {
+                let proof = Proof {
+                    user: self.asker.account.name.clone(),
+                    container_token: self.asker.container_token.clone(),
+                    credentials: self.asker.credentials.clone(),
+                };
+                let public = self.key.scope == Scope::Public;
+                let place = (self.resource.source.as_str(), place);
+                let trees = &self.localizer.trees;
+                trees
+                    .fetch(place, &proof, public, &expected, &file)
+                    .await
+                    .map_err(|e| self.fetch_error(e))?;
+            }
+            // With the user's rights, which are a thread's own.
+            Source::File(_) => {}
         }
         let work = move || self.finish(&source, part, file, &expected);
         tokio::task::spawn_blocking(work)

@@ -30,6 +30,7 @@ mod supervisor;
 mod systemd;
 mod translate;
 mod usage;
+mod webhdfs;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -143,6 +143,7 @@ async fn translate_command(
                 .await
                 .map_err(|e| LinkError::Key(e.to_string()))?
                 .map_err(|e| LinkError::Key(chain(&e)))?;
+            node.localizer.trees.set_own(&r.http_address);
             *registered = true;
             tracing::info!(epoch = r.epoch, "registered with the resource manager");
             let heartbeat_interval_ms = r.heartbeat_interval_ms;

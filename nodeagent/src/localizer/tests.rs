@@ -1,6 +1,7 @@
 use super::*;
 use std::os::unix::fs::PermissionsExt;
 
+use crate::webhdfs::tests::{Scripted, data, status_of};
 use bobbin_service::{Target, account_of_name, account_of_uid, connect_lazy, own_uid};
 
 struct Bench {
@@ -20,7 +21,8 @@ fn asker(container: &str) -> Asker {
         account: account(),
         application: "application_7_0001".into(),
         container: container.into(),
-        container_token: "token".into(),
+        container_token: "secret".into(),
+        credentials: Bytes::new(),
     }
 }
 
@@ -36,7 +38,8 @@ fn open(dir: &Path) -> Arc<Localizer> {
         },
     };
     let nobody_there = connect_lazy(&Target::Tcp("127.0.0.1:1".into()), None).unwrap();
-    Localizer::open(folders, limits, nobody_there).unwrap()
+    let trees = Trees::new("127.0.0.1:1", Vec::new());
+    Localizer::open(folders, limits, nobody_there, trees).unwrap()
 }
 
 impl Bench {
@@ -108,6 +111,38 @@ async fn concurrent_requests_share_one_copy() {
     let first = all[0].as_ref().unwrap().entry.clone();
     assert!(all.iter().all(|hold| hold.as_ref().unwrap().entry == first));
     assert!(bench.localizer.state().flights.is_empty());
+}
+
+#[tokio::test]
+async fn a_webhdfs_file_is_fetched_once_for_all_who_ask() {
+    let bench = Bench::new();
+    let server = Scripted::start().await;
+    bench.localizer.trees.set_own(&server.address);
+    let file = status_of(4, 9, "600");
+    server.script(&[file.clone(), data("text"), file.clone()]);
+    let mut resource = v1::LocalResource {
+        name: "link".into(),
+        source: format!("webhdfs://{}/user/x/f", server.address),
+        size: 4,
+        mtime_ms: 9,
+        ..v1::LocalResource::default()
+    };
+    resource.set_visibility(v1::Visibility::Private);
+    let all = futures::future::join_all((0..20).map(|_| bench.get(&resource))).await;
+    let hold = all[0].as_ref().unwrap();
+    assert!(all.iter().all(|h| h.as_ref().unwrap().entry == hold.entry));
+    assert_eq!(std::fs::read_to_string(hold.path()).unwrap(), "text");
+    let mode = std::fs::metadata(hold.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o500, "as YARN gives it");
+    assert_eq!(server.seen().0.len(), 3, "one fetch, then none");
+    // Another time is another file; one that was changed again is nobody's.
+    resource.mtime_ms = 10;
+    server.script(&[file]);
+    let words = bench.get(&resource).await.unwrap_err().to_string();
+    assert!(
+        words.contains("changed on src filesystem - expected 10, was 9"),
+        "{words}"
+    );
 }
 
 #[tokio::test]
