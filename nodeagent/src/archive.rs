@@ -2,7 +2,8 @@
 //!
 //! Everything is written below an open folder that nobody else can reach yet, with the user's rights,
 //! through openat2 without following links. Refused with the entry's name: absolute names, `..`,
-//! entries that go through a link, links that lead out, devices, fifos, too many entries or bytes.
+//! entries that go through a link, links that lead out (but to the system's programs, which every
+//! container sees read-only), devices, fifos, too many entries or bytes.
 //! Setuid, setgid and sticky bits are dropped; a file keeps whether it can be executed.
 
 use std::ffi::{OsStr, OsString};
@@ -20,6 +21,9 @@ const NAME_BYTES_MAX: usize = 4096;
 /// Bytes that every archive may unpack to, whatever its size: small ones compress well.
 const ALWAYS_ALLOWED_BYTES: u64 = 64 << 20;
 const BUFFER_BYTES: usize = 128 << 10;
+/// Where absolute links may lead: a packed virtual environment names the node's Python so.
+/// Nothing outside a container ever follows what an archive brought.
+const SYSTEM_FOLDERS: [&str; 6] = ["/usr", "/opt", "/bin", "/sbin", "/lib", "/lib64"];
 
 /// What an archive is, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -339,7 +343,8 @@ impl Unpacker<'_> {
     }
 
     /// A link may go up only at its beginning and not above the root: what follows are plain names
-    /// in real folders or through links that were checked in the same way.
+    /// in real folders or through links that were checked in the same way. An absolute one leads to
+    /// the system's programs.
     fn check_link(&self, entry: &OsStr, target: &OsStr, depth: usize) -> Result<(), ArchiveError> {
         let refuse = || {
             Err(self.refuse(
@@ -349,6 +354,9 @@ impl Unpacker<'_> {
         };
         if target.is_empty() || target.len() > NAME_BYTES_MAX || target.as_bytes().contains(&0) {
             return Err(self.refuse(entry, "is a link without a usable target"));
+        }
+        if leads_to_system(Path::new(target)) {
+            return Ok(());
         }
         let mut up = 0;
         let mut down = false;
@@ -410,6 +418,14 @@ impl Unpacker<'_> {
             })
             .map_err(|e| self.write_error(entry, e))
     }
+}
+
+/// Whether an absolute path is below one of the system's folders of programs, without `..`.
+fn leads_to_system(target: &Path) -> bool {
+    target.components().all(|c| c != Component::ParentDir)
+        && SYSTEM_FOLDERS
+            .iter()
+            .any(|folder| target.starts_with(folder) && target != Path::new(folder))
 }
 
 /// A later entry of the same name replaces a file or link; never a folder, and not itself a link.

@@ -220,6 +220,16 @@ fn every_way_out_of_a_tar_is_refused_by_name() {
             "leads out, to '/etc'",
         ),
         (
+            "link to the system and back",
+            vec![symlink("l", "/usr/../etc/passwd")],
+            "leads out, to '/usr/../etc/passwd'",
+        ),
+        (
+            "link beside the system",
+            vec![symlink("l", "/usrlocal/x")],
+            "leads out, to '/usrlocal/x'",
+        ),
+        (
             "link up late",
             vec![symlink("d/l", "x/../../..")],
             "leads out",
@@ -304,6 +314,26 @@ fn every_way_out_of_a_tar_is_refused_by_name() {
         }
     }
     assert!(!Path::new("/tmp/bobbin-escaped").exists());
+}
+
+/// What `venv-pack` makes of a virtual environment, as Spark's manual ships one.
+#[test]
+fn a_packed_virtual_environment_keeps_its_python() {
+    let entries = [
+        symlink("bin/python3", "/usr/bin/python3"),
+        symlink("bin/python", "python3"),
+        symlink("lib64", "lib"),
+    ];
+    let outcome = run(&tar_of(&entries), "venv.tar.gz.tar", LIMITS);
+    outcome.result.as_ref().unwrap();
+    assert_eq!(
+        std::fs::read_link(outcome.root().join("bin/python3")).unwrap(),
+        Path::new("/usr/bin/python3")
+    );
+    // And it is no way to write there.
+    let through = [symlink("l", "/usr/lib"), file("l/x", b"bad")];
+    let error = run(&tar_of(&through), "bad.tar", LIMITS).error();
+    assert!(error.contains("goes through a link"), "{error}");
 }
 
 #[test]
