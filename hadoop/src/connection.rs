@@ -4,7 +4,8 @@
 //! until there is none, answers those that ask something, and sends what [`Event::Send`] and
 //! [`Connection::answer`] give, in that order. A connection begins with its header; then comes the
 //! proof (none, or SASL), the connection context, and calls, any number at a time, answered in any
-//! order. After [`Event::Closing`] nothing follows.
+//! order. If the proof chose a quality of protection, what comes after it is inside protected messages,
+//! whose borders need not be those of frames. After [`Event::Closing`] nothing follows.
 //!
 //! Source: `org.apache.hadoop.ipc.Server.Connection`.
 
@@ -15,11 +16,13 @@ use crate::exceptions::{ExceptionClass, RpcException};
 use crate::frame::{
     AuthProtocol, FrameBuffer, FrameTooLong, HEADER_BYTES, HeaderError, parse_header,
 };
+use crate::protection::Protection;
 use crate::proto::common::rpc_response_header::RpcErrorCode;
 use crate::proto::common::{IpcConnectionContext, RpcSasl};
 use crate::rpc::{self, CALL_AUTHORIZATION_FAILED, CALL_INVALID, CALL_SASL};
 use crate::rpc::{Call, CallKey, Request, RequestError};
 use crate::sasl::{self, Choice, SaslError};
+use crate::wrap::{WrapError, Wrapper};
 
 /// Longest frame before the client has proven who it is, bytes.
 const HANDSHAKE_FRAME_BYTES_MAX: u32 = 64 * 1024;
@@ -81,6 +84,8 @@ pub enum CloseReason {
     Sasl(SaslError),
     #[error(transparent)]
     Digest(DigestError),
+    #[error(transparent)]
+    Wrap(WrapError),
     #[error("refused: {0}")]
     Refused(RpcException),
     #[error("a {0} is out of place")]
@@ -130,23 +135,32 @@ pub struct Connection {
     /// Events not yet taken, oldest first; at most three.
     events: std::collections::VecDeque<Event>,
     frame_bytes_max: u32,
+    protection: Protection,
+    /// Once the proof has chosen to protect what follows.
+    wrapper: Option<Box<Wrapper>>,
+    /// What came out of protected messages.
+    unwrapped: FrameBuffer,
 }
 
 impl Connection {
-    /// `frame_bytes_max`: longest frame of an open connection.
+    /// `frame_bytes_max`: longest frame of an open connection. `protection`: what is offered to
+    /// clients with a token.
     #[must_use]
-    pub fn new(frame_bytes_max: u32) -> Self {
+    pub fn new(frame_bytes_max: u32, protection: Protection) -> Self {
         Self {
             state: State::Header,
             received: FrameBuffer::default(),
             events: std::collections::VecDeque::new(),
             frame_bytes_max,
+            protection,
+            wrapper: None,
+            unwrapped: FrameBuffer::default(),
         }
     }
 
     /// Where to append what was read; has room for at least some kilobytes.
     pub fn space(&mut self) -> &mut BytesMut {
-        let missing = usize::try_from(self.missing()).unwrap_or(READ_BYTES);
+        let missing = usize::try_from(self.received.missing()).unwrap_or(READ_BYTES);
         let bytes = self.received.bytes_mut();
         // Not the whole missing part: room grows with what arrives.
         bytes.reserve(missing.clamp(1024, READ_BYTES));
@@ -162,7 +176,7 @@ impl Connection {
     /// True while a frame is half received.
     #[must_use]
     pub fn is_in_frame(&self) -> bool {
-        !self.received.is_empty()
+        !self.received.is_empty() || !self.unwrapped.is_empty()
     }
 
     /// Bytes still missing of the frame under way.
@@ -179,7 +193,7 @@ impl Connection {
             | State::Context { .. }
             | State::Introduced
             | State::Open
-            | State::Closed => self.received.missing(),
+            | State::Closed => self.received.missing().max(self.unwrapped.missing()),
         }
     }
 
@@ -253,7 +267,9 @@ impl Connection {
         match response.verify(challenge, password) {
             Ok(verified) => {
                 let identifier = response.identifier().clone();
-                self.send(rpc::sasl(&sasl::success(verified.rspauth)));
+                // Itself it is not protected.
+                self.send(rpc::sasl(&sasl::success(verified.rspauth.clone())));
+                self.wrapper = Wrapper::of_server(&verified).map(Box::new);
                 self.state = State::Context {
                     proof: Proof::Token { identifier },
                 };
@@ -280,19 +296,30 @@ impl Connection {
     /// The bytes that answer a call. They are sent in the order in which they are made.
     #[must_use]
     pub fn answer(&mut self, key: &CallKey, result: &Result<Bytes, RpcException>) -> Bytes {
-        match result {
+        let frame = match result {
             Ok(message) => rpc::success(key, message),
             Err(exception) => rpc::error(key, exception),
+        };
+        self.protect(frame)
+    }
+
+    /// The frame as it leaves.
+    fn protect(&mut self, frame: Bytes) -> Bytes {
+        match &mut self.wrapper {
+            None => frame,
+            Some(wrapper) => rpc::sasl(&sasl::wrap(wrapper.seal(&frame))),
         }
     }
 
-    fn send(&mut self, bytes: Bytes) {
+    fn send(&mut self, frame: Bytes) {
+        let bytes = self.protect(frame);
         self.events.push_back(Event::Send(bytes));
     }
 
     fn close(&mut self, reason: CloseReason) {
         self.state = State::Closed;
         self.received = FrameBuffer::default();
+        self.unwrapped = FrameBuffer::default();
         self.events.push_back(Event::Closing(reason));
     }
 
@@ -357,41 +384,106 @@ impl Connection {
         true
     }
 
-    /// True if there was a whole frame or one that cannot become good.
-    fn take_frame(&mut self) -> bool {
-        let limit = match self.state {
-            State::Open => self.frame_bytes_max,
+    /// Longest frame at this point.
+    fn frame_limit(&self) -> u32 {
+        match self.state {
+            // With the context comes the first call, in the same protected message.
+            State::Open
+            | State::Context {
+                proof: Proof::Token { .. },
+            } => self.frame_bytes_max,
             State::Header
             | State::SimpleAsked(_)
             | State::Negotiate { .. }
             | State::Initiate { .. }
             | State::Response { .. }
             | State::TokenShown { .. }
-            | State::Context { .. }
+            | State::Context {
+                proof: Proof::Simple,
+            }
             | State::Introduced
             | State::Closed => HANDSHAKE_FRAME_BYTES_MAX.min(self.frame_bytes_max),
+        }
+    }
+
+    /// True if there was a whole frame or one that cannot become good.
+    fn take_frame(&mut self) -> bool {
+        let limit = self.frame_limit();
+        let frame = if self.wrapper.is_none() {
+            self.received.next_frame(limit)
+        } else {
+            match self.unwrapped.next_frame(limit) {
+                Ok(None) => return self.take_protected(limit),
+                found => found,
+            }
         };
+        match frame {
+            Ok(None) => return false,
+            Ok(Some(frame)) => match rpc::parse_request(frame) {
+                Ok(request) => self.take_request(request),
+                Err(error) => self.refuse_request(error),
+            },
+            Err(error) => self.refuse_frame(error),
+        }
+        true
+    }
+
+    /// As [`Connection::take_frame`], of a message that protects frames.
+    fn take_protected(&mut self, limit: u32) -> bool {
+        let limit = limit.saturating_add(HANDSHAKE_FRAME_BYTES_MAX);
         let frame = match self.received.next_frame(limit) {
             Ok(None) => return false,
             Ok(Some(frame)) => frame,
             Err(error) => {
-                // With the YARN class: a client would retry an RpcServerException.
-                let exception = RpcException::new(ExceptionClass::Yarn, error.to_string());
-                let code = RpcErrorCode::FatalInvalidRpcHeader;
-                self.fatal(CALL_INVALID, code, &exception);
-                self.close(CloseReason::Frame(error));
+                self.refuse_frame(error);
                 return true;
             }
         };
-        match rpc::parse_request(frame) {
-            Ok(request) => self.take_request(request),
-            Err(error) => {
-                let exception = RpcException::new(ExceptionClass::RpcServer, error.to_string());
-                self.fatal(CALL_INVALID, error.code(), &exception);
-                self.close(CloseReason::Request(error));
+        let message = match rpc::parse_request(frame) {
+            Ok(Request::Sasl(message)) => message,
+            Ok(Request::Call(_) | Request::Context(_) | Request::Ping) => {
+                self.out_of_place("frame without protection");
+                return true;
             }
+            Err(error) => {
+                self.refuse_request(error);
+                return true;
+            }
+        };
+        match sasl::read_wrap(message) {
+            Ok(token) => self.unwrap_token(&token),
+            Err(error) => self.refuse_sasl(error),
         }
         true
+    }
+
+    fn unwrap_token(&mut self, token: &Bytes) {
+        let wrapper = self
+            .wrapper
+            .as_mut()
+            .expect("only a connection with a wrapper takes protected messages");
+        match wrapper.open(token) {
+            Ok(message) => self.unwrapped.bytes_mut().extend_from_slice(&message),
+            Err(error) => {
+                let exception = RpcException::new(ExceptionClass::Sasl, error.to_string());
+                self.fatal(CALL_SASL, RpcErrorCode::FatalUnauthorized, &exception);
+                self.close(CloseReason::Wrap(error));
+            }
+        }
+    }
+
+    fn refuse_frame(&mut self, error: FrameTooLong) {
+        // With the YARN class: a client would retry an RpcServerException.
+        let exception = RpcException::new(ExceptionClass::Yarn, error.to_string());
+        let code = RpcErrorCode::FatalInvalidRpcHeader;
+        self.fatal(CALL_INVALID, code, &exception);
+        self.close(CloseReason::Frame(error));
+    }
+
+    fn refuse_request(&mut self, error: RequestError) {
+        let exception = RpcException::new(ExceptionClass::RpcServer, error.to_string());
+        self.fatal(CALL_INVALID, error.code(), &exception);
+        self.close(CloseReason::Request(error));
     }
 
     fn take_request(&mut self, request: Request) {
@@ -454,7 +546,7 @@ impl Connection {
         if let Err(error) = sasl::read_negotiate(message) {
             return self.refuse_sasl(error);
         }
-        match Challenge::new() {
+        match Challenge::new(self.protection) {
             Ok(challenge) => {
                 self.send(rpc::sasl(&sasl::offer(&challenge, simple)));
                 self.state = State::Initiate { simple, challenge };

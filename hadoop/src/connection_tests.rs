@@ -2,6 +2,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::protection::Quality;
 use crate::proto::common::rpc_response_header::RpcStatus;
 use crate::proto::common::rpc_sasl::{SaslAuth, SaslState};
 use crate::test_client::{self, HEADER_NONE, HEADER_SASL};
@@ -10,7 +11,7 @@ const IDENTIFIER: &[u8] = b"who";
 const PASSWORD: &[u8] = b"secret";
 
 fn connection(bytes: &[u8]) -> Connection {
-    let mut connection = Connection::new(1000);
+    let mut connection = Connection::new(1000, Protection::default());
     feed(&mut connection, bytes);
     connection
 }
@@ -228,6 +229,122 @@ fn open() -> Connection {
     connection
 }
 
+/// A connection whose proof chose a quality of protection, and the client's keys.
+fn protected(quality: Quality) -> (Connection, Wrapper) {
+    let (mut connection, auths) = negotiated(Err(refusal()));
+    let challenge = auths[0].challenge.clone().unwrap();
+    let (response, rspauth) =
+        test_client::digest_with(&challenge, IDENTIFIER, PASSWORD, quality.qop());
+    feed(
+        &mut connection,
+        &test_client::initiate(&auths[0], Some(response.clone())),
+    );
+    shown(&mut connection);
+    connection.answer_token(Ok(PASSWORD));
+    let end = test_client::sasl_answer(sent(&mut connection));
+    assert_eq!(end.token.unwrap(), rspauth);
+    let text = std::str::from_utf8(&challenge).unwrap();
+    let nonce = text.split('"').nth(3).unwrap().to_owned();
+    let known = Challenge::with_nonce(nonce, Protection::default());
+    let response = Response::parse(response.as_bytes()).unwrap();
+    let verified = response.verify(&known, PASSWORD).unwrap();
+    (connection, Wrapper::of_client(&verified).unwrap())
+}
+
+fn wrapped(client: &mut Wrapper, message: &[u8]) -> Bytes {
+    test_client::sasl(&sasl::wrap(client.seal(message)))
+}
+
+/// The frame inside a protected answer.
+fn opened(client: &mut Wrapper, bytes: Bytes) -> Bytes {
+    let message = test_client::sasl_answer(bytes);
+    assert_eq!(message.state, i32::from(SaslState::Wrap));
+    client.open(&message.token.unwrap()).unwrap()
+}
+
+#[test]
+fn protected_calls_and_answers() {
+    for quality in [Quality::Integrity, Quality::Privacy] {
+        let (mut connection, mut client) = protected(quality);
+        // As Java sends it: the context and the first call in one message, the rest cut anywhere.
+        let mut stream = test_client::context(None).to_vec();
+        stream.extend_from_slice(&test_client::call(0, "getNewApplication", b""));
+        stream.extend_from_slice(&test_client::call(1, "getApplications", b"\x28\x01"));
+        let (front, back) = stream.split_at(stream.len() - 7);
+        feed(&mut connection, &wrapped(&mut client, front));
+        assert!(matches!(connection.poll(), Some(Event::Introduced { .. })));
+        connection.answer_introduced(Ok(()));
+        assert_eq!(next_call(&mut connection).method, "getNewApplication");
+        assert_eq!(connection.poll(), None);
+        assert!(connection.is_in_frame());
+        feed(&mut connection, &wrapped(&mut client, b""));
+        feed(&mut connection, &wrapped(&mut client, back));
+        let call = next_call(&mut connection);
+        assert_eq!(call.request, b"\x28\x01".as_slice());
+        assert!(!connection.is_in_frame());
+        for _ in 0..2 {
+            let answer = connection.answer(&call.key, &Ok(Bytes::from_static(b"\x0a\x00")));
+            let (header, rest) = test_client::answer(opened(&mut client, answer));
+            assert_eq!((header.call_id, header.status), (1, 0));
+            assert_eq!(rest, b"\x02\x0a\x00".as_slice());
+        }
+        // The end is told inside the protection too.
+        feed(
+            &mut connection,
+            &wrapped(&mut client, &test_client::negotiate()),
+        );
+        let (header, _) = test_client::answer(opened(&mut client, sent(&mut connection)));
+        assert_eq!(header.status, i32::from(RpcStatus::Fatal));
+        closed(&mut connection);
+    }
+}
+
+#[test]
+fn nothing_without_protection_after_it_was_chosen() {
+    for frame in [
+        test_client::context(None),
+        test_client::ping(),
+        test_client::call(0, "getNewApplication", b""),
+    ] {
+        let (mut connection, _) = protected(Quality::Integrity);
+        feed(&mut connection, &frame);
+        sent(&mut connection);
+        let reason = CloseReason::OutOfPlace("frame without protection");
+        assert_eq!(closed(&mut connection), reason);
+    }
+    let (mut connection, _) = protected(Quality::Integrity);
+    feed(&mut connection, &test_client::negotiate());
+    sent(&mut connection);
+    assert!(matches!(closed(&mut connection), CloseReason::Sasl(_)));
+}
+
+#[test]
+fn altered_messages_end_the_connection() {
+    for quality in [Quality::Integrity, Quality::Privacy] {
+        let (mut connection, mut client) = protected(quality);
+        let mut message = wrapped(&mut client, &test_client::context(None)).to_vec();
+        let at = message.len() - 20;
+        message[at] ^= 1;
+        feed(&mut connection, &message);
+        sent(&mut connection);
+        let reason = CloseReason::Wrap(WrapError::Altered);
+        assert_eq!(closed(&mut connection), reason);
+    }
+}
+
+#[test]
+fn long_frames_are_refused_inside_protection_too() {
+    let (mut connection, mut client) = protected(Quality::Privacy);
+    feed(&mut connection, &wrapped(&mut client, &[0x80, 0, 0, 0]));
+    sent(&mut connection);
+    assert!(matches!(closed(&mut connection), CloseReason::Frame(_)));
+    // And a message that could hold more than one frame and a context.
+    let (mut connection, _) = protected(Quality::Privacy);
+    feed(&mut connection, &[0, 2, 0, 0]);
+    sent(&mut connection);
+    assert!(matches!(closed(&mut connection), CloseReason::Frame(_)));
+}
+
 #[test]
 fn calls_are_answered_in_any_order() {
     let mut connection = open();
@@ -306,7 +423,7 @@ fn long_frames_are_refused_by_their_length() {
 
 #[test]
 fn before_the_proof_frames_are_small() {
-    let mut connection = Connection::new(8 * 1024 * 1024);
+    let mut connection = Connection::new(8 * 1024 * 1024, Protection::default());
     feed(&mut connection, HEADER_SASL);
     connection.poll();
     connection.answer_simple(Err(refusal()));
@@ -424,6 +541,19 @@ proptest! {
         };
         for part in bytes.chunks(step) {
             feed(&mut connection, part);
+            drive(&mut connection);
+        }
+    }
+
+    #[test]
+    fn any_protected_bytes_are_safe(
+        messages in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 0..5),
+        privacy: bool,
+    ) {
+        let quality = if privacy { Quality::Privacy } else { Quality::Integrity };
+        let (mut connection, mut client) = protected(quality);
+        for message in messages {
+            feed(&mut connection, &wrapped(&mut client, &message));
             drive(&mut connection);
         }
     }

@@ -1,9 +1,8 @@
 //! DIGEST-MD5 with md5-sess, as Hadoop uses it for tokens: the server's side.
 //!
 //! The user name is the token's identifier and the password its password, both in base64; the realm
-//! is `default` and the digest-uri `/default`. Only the quality of protection `auth` is offered;
-//! `auth-int` and `auth-conf` would take their keys from [`Verified::session_key`] and wrap every
-//! later frame.
+//! is `default` and the digest-uri `/default`. The client takes one of the offered qualities of
+//! protection; [`crate::wrap`] makes their keys of [`Verified::session_key`].
 //!
 //! Source: RFC 2831, `SaslRpcServer`, `SaslRpcServer.SaslDigestCallbackHandler`.
 
@@ -12,8 +11,12 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
 
+use crate::protection::{Protection, Quality};
+
 const REALM: &str = "default";
 const DIGEST_URI: &str = "/default";
+/// The only cipher that is offered: all others that Java has are weaker.
+const CIPHER: &str = "3des";
 /// Longest response, bytes: the identifier of a container is some hundred bytes.
 const RESPONSE_BYTES_MAX: usize = 16 * 1024;
 /// Random bytes in a nonce.
@@ -42,6 +45,7 @@ pub enum DigestError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Challenge {
     nonce: String,
+    protection: Protection,
 }
 
 impl Challenge {
@@ -49,24 +53,31 @@ impl Challenge {
     ///
     /// # Errors
     /// `Random`.
-    pub fn new() -> Result<Self, DigestError> {
+    pub fn new(protection: Protection) -> Result<Self, DigestError> {
         let mut random = [0; NONCE_BYTES];
         getrandom::fill(&mut random).map_err(|_| DigestError::Random)?;
-        Ok(Self::with_nonce(BASE64.encode(random)))
+        Ok(Self::with_nonce(BASE64.encode(random), protection))
     }
 
     /// With a nonce that must never have been used: only for tests against recorded exchanges.
     #[must_use]
-    pub fn with_nonce(nonce: String) -> Self {
-        Self { nonce }
+    pub fn with_nonce(nonce: String, protection: Protection) -> Self {
+        Self { nonce, protection }
     }
 
     /// The challenge as sent.
     #[must_use]
     pub fn text(&self) -> String {
+        let qops: Vec<_> = self.protection.offered().map(Quality::qop).collect();
+        let cipher = if self.protection.offers(Quality::Privacy) {
+            format!(",cipher=\"{CIPHER}\"")
+        } else {
+            String::new()
+        };
         format!(
-            "realm=\"{REALM}\",nonce=\"{}\",qop=\"auth\",charset=utf-8,algorithm=md5-sess",
-            self.nonce
+            "realm=\"{REALM}\",nonce=\"{}\",qop=\"{}\",charset=utf-8{cipher},algorithm=md5-sess",
+            self.nonce,
+            qops.join(",")
         )
     }
 }
@@ -78,6 +89,7 @@ pub struct Response {
     nonce: String,
     cnonce: String,
     response: [u8; 32],
+    quality: Quality,
     identifier: Bytes,
 }
 
@@ -86,13 +98,17 @@ pub struct Response {
 pub struct Verified {
     /// H(A1), from which the keys of auth-int and auth-conf are derived.
     pub session_key: [u8; 16],
+    /// What the client chose of the offer.
+    pub quality: Quality,
     /// What the server answers, to prove that it knows the password too.
     pub rspauth: String,
 }
 
 impl std::fmt::Debug for Verified {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Verified").finish_non_exhaustive()
+        f.debug_struct("Verified")
+            .field("quality", &self.quality)
+            .finish_non_exhaustive()
     }
 }
 
@@ -114,9 +130,13 @@ impl Response {
         fixed("realm", REALM)?;
         fixed("digest-uri", DIGEST_URI)?;
         fixed("nc", "00000001")?;
-        // RFC 2831 gives both a default.
-        if directives.get("qop").is_ok() {
-            fixed("qop", "auth")?;
+        let quality = match directives.get("qop") {
+            Ok(qop) => Quality::from_qop(qop).ok_or(DigestError::Unexpected("qop"))?,
+            // RFC 2831 gives it a default, as it does the charset.
+            Err(_) => Quality::Authentication,
+        };
+        if quality == Quality::Privacy {
+            fixed("cipher", CIPHER)?;
         }
         if directives.get("charset").is_ok() {
             fixed("charset", "utf-8")?;
@@ -138,6 +158,7 @@ impl Response {
                 .as_bytes()
                 .try_into()
                 .map_err(|_| DigestError::Unexpected("response"))?,
+            quality,
             identifier: identifier.into(),
         })
     }
@@ -151,10 +172,13 @@ impl Response {
     /// Checks the response against the challenge it must belong to and the token's password.
     ///
     /// # Errors
-    /// `Unexpected("nonce")` and `Mismatch`.
+    /// `Unexpected("nonce")`, `Unexpected("qop")` if that was not offered, and `Mismatch`.
     pub fn verify(&self, challenge: &Challenge, password: &[u8]) -> Result<Verified, DigestError> {
         if !equal_in_constant_time(self.nonce.as_bytes(), challenge.nonce.as_bytes()) {
             return Err(DigestError::Unexpected("nonce"));
+        }
+        if !challenge.protection.offers(self.quality) {
+            return Err(DigestError::Unexpected("qop"));
         }
         let session_key = self.session_key(password);
         let expected = self.keyed(&session_key, "AUTHENTICATE");
@@ -164,6 +188,7 @@ impl Response {
         let rspauth = format!("rspauth={}", self.keyed(&session_key, ""));
         Ok(Verified {
             session_key,
+            quality: self.quality,
             rspauth,
         })
     }
@@ -179,12 +204,18 @@ impl Response {
     }
 
     fn keyed(&self, session_key: &[u8; 16], method: &str) -> String {
-        let a2 = hex(&Md5::digest(format!("{method}:{DIGEST_URI}")));
+        let body = match self.quality {
+            Quality::Authentication => "",
+            // A hash of a body that there is not.
+            Quality::Integrity | Quality::Privacy => ":00000000000000000000000000000000",
+        };
+        let a2 = hex(&Md5::digest(format!("{method}:{DIGEST_URI}{body}")));
         hex(&Md5::digest(format!(
-            "{}:{}:00000001:{}:auth:{a2}",
+            "{}:{}:00000001:{}:{}:{a2}",
             hex(session_key),
             self.nonce,
-            self.cnonce
+            self.cnonce,
+            self.quality.qop()
         )))
     }
 }
@@ -211,7 +242,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The directives a response may have; others are skipped, as RFC 2831 wants.
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 10] = [
     "username",
     "realm",
     "nonce",
@@ -221,6 +252,7 @@ const KNOWN: [&str; 9] = [
     "digest-uri",
     "response",
     "charset",
+    "cipher",
 ];
 
 /// `key=value` or `key="value"`, separated by commas.
@@ -301,7 +333,7 @@ mod tests {
     ];
 
     fn verify(text: &str, nonce: &str, password: &[u8]) -> Result<String, DigestError> {
-        let challenge = Challenge::with_nonce(nonce.to_owned());
+        let challenge = Challenge::with_nonce(nonce.to_owned(), Protection::default());
         let verified = Response::parse(text.as_bytes())?.verify(&challenge, password)?;
         Ok(verified.rspauth)
     }
@@ -325,6 +357,10 @@ mod tests {
             ("realm=\"default\"", "realm=\"x\""),
             ("nc=00000001", "nc=00000002"),
             ("qop=auth", "qop=auth-int"),
+            ("qop=auth", "qop=auth-conf"),
+            ("qop=auth", "qop=auth-conf,cipher=\"3des\""),
+            ("qop=auth", "qop=auth-conf,cipher=\"rc4\""),
+            ("qop=auth", "qop=none"),
             ("charset=utf-8", "charset=x"),
             ("response=", "respons="),
             ("nonce=\"a+", "nonce=\"a+\",nonce=\"a+"),
@@ -341,9 +377,24 @@ mod tests {
     }
 
     #[test]
+    fn a_quality_that_was_not_offered_is_refused() {
+        let response = Response::parse(RESPONSE.as_bytes()).unwrap();
+        for quality in Quality::ALL {
+            let challenge = Challenge::with_nonce(NONCE.to_owned(), quality.into());
+            let verified = response.verify(&challenge, &PASSWORD);
+            assert_eq!(verified.is_ok(), quality == Quality::Authentication);
+            assert_eq!(
+                challenge.text().contains("cipher=\"3des\""),
+                quality == Quality::Privacy
+            );
+        }
+    }
+
+    #[test]
     fn nonces_differ() {
-        assert_ne!(Challenge::new(), Challenge::new());
-        assert_eq!(Challenge::new().unwrap().nonce.len(), 40);
+        let challenge = || Challenge::new(Protection::default()).unwrap();
+        assert_ne!(challenge(), challenge());
+        assert_eq!(challenge().nonce.len(), 40);
     }
 
     #[test]

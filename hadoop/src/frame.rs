@@ -38,7 +38,9 @@ pub enum HeaderError {
 /// # Errors
 /// As soon as the bytes can no longer become a good header.
 pub fn parse_header(bytes: &[u8]) -> Result<Option<AuthProtocol>, HeaderError> {
-    const HTTP: [&[u8]; 6] = [b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE"];
+    const HTTP: [&[u8]; 8] = [
+        b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"PATC", b"CONN",
+    ];
     let start = &bytes[..bytes.len().min(MAGIC.len())];
     if !MAGIC.starts_with(start) {
         return match HTTP.iter().find(|verb| verb.starts_with(start)) {

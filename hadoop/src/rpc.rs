@@ -52,7 +52,8 @@ pub struct Call {
     pub method: String,
     /// The bytes of the request message, without their length.
     pub request: Bytes,
-    /// What the client calls itself, for the audit log; `CLI` from the `yarn` command line.
+    /// What the client calls itself, for the audit log; `CLI` from the `yarn` command line. Without
+    /// control characters and at most 128 characters long; proves nothing.
     pub caller_context: Option<String>,
 }
 
@@ -136,8 +137,18 @@ fn parse_call(header: RpcRequestHeader, mut body: Bytes) -> Result<Call, Request
         protocol: request.declaring_class_protocol_name,
         method: request.method_name,
         request: take_delimited(&mut body).map_err(RequestError::Body)?,
-        caller_context: header.caller_context.map(|c| c.context),
+        caller_context: header.caller_context.map(|c| printable(&c.context)),
     })
+}
+
+/// Characters of a caller's context. Source: `hadoop.caller.context.max.size`.
+const CONTEXT_CHARS_MAX: usize = 128;
+
+fn printable(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(CONTEXT_CHARS_MAX)
+        .collect()
 }
 
 fn response_header(key: &CallKey, status: RpcStatus) -> RpcResponseHeader {

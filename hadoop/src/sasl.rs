@@ -1,8 +1,8 @@
 //! The messages of the SASL exchange, the server's side.
 //!
 //! The challenge is inside NEGOTIATE, which saves a round trip: NEGOTIATE, NEGOTIATE with the
-//! challenge, INITIATE with the response, SUCCESS. After SUCCESS every frame is as without SASL; the
-//! qualities auth-int and auth-conf, which would wrap them in WRAP messages, are not offered.
+//! challenge, INITIATE with the response, SUCCESS. After SUCCESS every frame is as without SASL, or, if
+//! the client chose auth-int or auth-conf, inside a WRAP message (see [`crate::wrap`]).
 //!
 //! Source: `Server.Connection.saslProcess`, `SaslRpcClient.saslConnect`.
 
@@ -135,6 +135,25 @@ pub fn success(rspauth: String) -> RpcSasl {
     RpcSasl {
         state: SaslState::Success.into(),
         token: Some(Bytes::from(rspauth)),
+        ..RpcSasl::default()
+    }
+}
+
+/// Reads a protected message.
+///
+/// # Errors
+/// `State`.
+pub fn read_wrap(message: RpcSasl) -> Result<Bytes, SaslError> {
+    expect_state(&message, SaslState::Wrap)?;
+    Ok(message.token.unwrap_or_default())
+}
+
+/// A protected message.
+#[must_use]
+pub fn wrap(token: Bytes) -> RpcSasl {
+    RpcSasl {
+        state: SaslState::Wrap.into(),
+        token: Some(token),
         ..RpcSasl::default()
     }
 }

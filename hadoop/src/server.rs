@@ -7,6 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,8 +17,12 @@ use tokio::task::JoinSet;
 
 use crate::connection::{CloseReason, Introduction, Proof};
 use crate::exceptions::RpcException;
+use crate::protection::Protection;
 
 mod handler;
+mod seats;
+
+use seats::Seats;
 
 /// The two ends of a connection, as the kernel says them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +55,16 @@ pub trait Authenticator: Send + Sync + 'static {
         &self,
         peer: &Peer,
     ) -> impl Future<Output = Result<Self::Principal, RpcException>> + Send;
+
+    /// As [`Authenticator::simple`], with the socket itself: the kernel knows who owns its other end.
+    fn simple_on(
+        &self,
+        peer: &Peer,
+        socket: &TcpStream,
+    ) -> impl Future<Output = Result<Self::Principal, RpcException>> + Send {
+        let _ = socket;
+        self.simple(peer)
+    }
 
     /// The password of a token and whom it stands for, or why it is not good.
     fn token(
@@ -90,13 +105,39 @@ pub trait Service<P>: Send + Sync + 'static {
         method: &str,
         request: Bytes,
     ) -> impl Future<Output = Result<Bytes, RpcException>> + Send;
+
+    /// Told of every call when it is over: for the audit log. Must not block.
+    fn audit(&self, caller: &Caller<P>, call: &AuditedCall<'_>, outcome: Outcome<'_>) {
+        let _ = (caller, call, outcome);
+    }
+}
+
+/// What was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditedCall<'a> {
+    pub protocol: &'a str,
+    pub method: &'a str,
+    /// What the client calls itself: printable and short, and proves nothing.
+    pub caller_context: Option<&'a str>,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome<'a> {
+    Answered,
+    Refused(&'a RpcException),
+    /// The connection ended before the answer.
+    Abandoned,
 }
 
 /// What a server allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open connections; one more is closed at once.
+    /// Open connections. For one more the one that has been idle for the longest has to go, those that
+    /// have proven nothing first; if none is idle, the new one is closed at once.
     pub connections_max: usize,
+    /// The same of one address (of IPv6: one network of 64 bits), so that no host can take all.
+    pub connections_per_peer_max: usize,
     /// From the first byte to the connection context.
     pub handshake: Duration,
     /// Without a frame and without a call under way.
@@ -107,20 +148,31 @@ pub struct Limits {
     pub frame_bytes_max: u32,
     /// Calls under way on one connection; more are not read until one is answered.
     pub connection_calls_max: usize,
-    /// Bytes of frames longer than 64 KiB, received and not yet answered, of all connections.
+    /// Calls under way on all connections; more wait for their turn.
+    pub calls_max: usize,
+    /// Bytes of frames longer than 16 KiB, received and not yet answered, of all connections.
     pub large_bytes_max: u32,
+    /// Bytes of answers that no peer has read yet, of all connections; above it those that are far
+    /// behind are cut.
+    pub unread_bytes_max: usize,
+    /// What is offered to clients with a token. YARN: `hadoop.rpc.protection`.
+    pub protection: Protection,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 4096,
+            connections_per_peer_max: 2048,
             handshake: Duration::from_secs(10),
             idle: Duration::from_secs(300),
             stall: Duration::from_secs(30),
             frame_bytes_max: 8 * 1024 * 1024,
             connection_calls_max: 64,
+            calls_max: 1024,
             large_bytes_max: 128 * 1024 * 1024,
+            unread_bytes_max: 256 * 1024 * 1024,
+            protection: Protection::default(),
         }
     }
 }
@@ -140,8 +192,12 @@ pub enum Ended {
     Idle(Duration),
     #[error("stalled for {0:?}")]
     Stalled(Duration),
-    #[error("{0} connections are open already")]
+    #[error("{0} connections are open already, and all are in use")]
     TooMany(usize),
+    #[error("the longest idle one had to go: {0} connections are open")]
+    Displaced(usize),
+    #[error("it reads no answers: {0} bytes wait for it")]
+    Unread(usize),
     #[error("the server stops")]
     Stopping,
 }
@@ -166,6 +222,10 @@ struct Shared<A, S, O> {
     limits: Limits,
     /// Permits of one KiB for large frames.
     large: Arc<Semaphore>,
+    /// One permit a call.
+    calls: Arc<Semaphore>,
+    /// Bytes of answers that wait to be read, of all connections.
+    unread: AtomicUsize,
 }
 
 /// Permits cover this many bytes each.
@@ -196,7 +256,10 @@ pub async fn serve<A, S, O>(
         observer,
         limits,
         large: Arc::new(Semaphore::new(permits)),
+        calls: Arc::new(Semaphore::new(limits.calls_max.min(Semaphore::MAX_PERMITS))),
+        unread: AtomicUsize::new(0),
     });
+    let seats = Seats::new(&limits);
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
@@ -204,14 +267,12 @@ pub async fn serve<A, S, O>(
             () = &mut shutdown => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, remote)) => {
-                    if connections.len() >= limits.connections_max {
-                        let reason = Ended::TooMany(limits.connections_max);
-                        shared.observer.ended(remote, &reason);
-                    } else {
-                        connections.spawn(handler::run(shared.clone(), stream, remote));
+                Ok((stream, remote)) => match seats.take(remote.ip()) {
+                    Ok(seat) => {
+                        connections.spawn(handler::run(shared.clone(), stream, remote, seat));
                     }
-                }
+                    Err(full) => shared.observer.ended(remote, &Ended::TooMany(full.limit)),
+                },
                 // Out of descriptors, most likely: some connection has to end first.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },

@@ -61,6 +61,7 @@ impl Authenticator for Doorman {
 struct Echo {
     waiting: Mutex<Vec<oneshot::Sender<()>>>,
     calls: AtomicUsize,
+    audited: Mutex<Vec<String>>,
 }
 
 impl Service<String> for Echo {
@@ -84,8 +85,20 @@ impl Service<String> for Echo {
                 let _ = receiver.await;
                 Ok(request)
             }
+            "fill" => Ok(Bytes::from(vec![7; 512 * 1024])),
             _ => Err(RpcException::not_offered(method, "it is a test")),
         }
+    }
+
+    fn audit(&self, caller: &Caller<String>, call: &AuditedCall<'_>, outcome: Outcome<'_>) {
+        let outcome = match outcome {
+            Outcome::Answered => "answered",
+            Outcome::Refused(_) => "refused",
+            Outcome::Abandoned => "abandoned",
+        };
+        let context = call.caller_context.unwrap_or("-");
+        let line = format!("{} {} {context} {outcome}", caller.principal, call.method);
+        self.audited.lock().unwrap().push(line);
     }
 }
 
@@ -161,6 +174,15 @@ impl Client {
         assert_eq!(header.status, 0, "{}", header.error_msg());
         let message = crate::wire::take_delimited(&mut rest).unwrap();
         (header.call_id, String::from_utf8(message.to_vec()).unwrap())
+    }
+
+    /// Waits until a call has come to the service and waits there.
+    async fn call_and_wait(&mut self, world: &World, id: i32) {
+        let before = world.echo.waiting.lock().unwrap().len();
+        self.send(&test_client::call(id, "wait", b"")).await;
+        while world.echo.waiting.lock().unwrap().len() == before {
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn is_closed(&mut self) {
@@ -347,15 +369,14 @@ async fn who_says_nothing_is_cut() {
 }
 
 #[tokio::test]
-async fn connections_are_limited() {
+async fn connections_in_use_are_limited() {
     let limits = Limits {
         connections_max: 1,
         ..Limits::default()
     };
     let mut world = world(true, limits).await;
     let mut first = Client::open(&world).await;
-    first.send(&test_client::call(0, "echo", b"")).await;
-    first.frame().await;
+    first.call_and_wait(&world, 0).await;
     let mut second = Client::open(&world).await;
     second.is_closed().await;
     assert_eq!(world.ended.recv().await, Some(Ended::TooMany(1)));
@@ -364,6 +385,201 @@ async fn connections_are_limited() {
     let mut third = Client::open(&world).await;
     third.send(&test_client::call(0, "echo", b"")).await;
     assert_eq!(third.answer().await.1, "uid0");
+}
+
+#[tokio::test]
+async fn the_idle_leave_for_the_new() {
+    let limits = Limits {
+        connections_per_peer_max: 2,
+        ..Limits::default()
+    };
+    let mut world = world(true, limits).await;
+    let mut idle = Client::open(&world).await;
+    idle.send(&test_client::call(0, "echo", b"")).await;
+    idle.answer().await;
+    let mut silent = Client::new(&world, &[HEADER_SASL, &test_client::negotiate()]).await;
+    silent.frame().await;
+    // Who has proven nothing goes first.
+    let mut third = Client::open(&world).await;
+    third.send(&test_client::call(0, "echo", b"")).await;
+    assert_eq!(third.answer().await.1, "uid0");
+    silent.is_closed().await;
+    assert_eq!(world.ended.recv().await, Some(Ended::Displaced(2)));
+    third.call_and_wait(&world, 1).await;
+    let mut fourth = Client::open(&world).await;
+    fourth.send(&test_client::call(0, "echo", b"")).await;
+    assert_eq!(fourth.answer().await.1, "uid0");
+    idle.is_closed().await;
+    assert_eq!(world.ended.recv().await, Some(Ended::Displaced(2)));
+}
+
+#[tokio::test]
+async fn calls_of_all_connections_are_limited() {
+    let limits = Limits {
+        calls_max: 1,
+        ..Limits::default()
+    };
+    let world = world(true, limits).await;
+    let mut first = Client::open(&world).await;
+    first.call_and_wait(&world, 0).await;
+    let mut second = Client::open(&world).await;
+    second.send(&test_client::call(0, "echo", b"")).await;
+    second.send(&test_client::call(1, "echo", b"b")).await;
+    // It has come this far when its context is judged, and yet no call begins.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.echo.calls.load(Ordering::SeqCst), 1);
+    let sender = world.echo.waiting.lock().unwrap().pop().unwrap();
+    sender.send(()).unwrap();
+    first.answer().await;
+    assert_eq!(second.answer().await, (0, "uid0".to_owned()));
+    assert_eq!(second.answer().await, (1, "uid1".to_owned()));
+}
+
+#[tokio::test]
+async fn who_reads_no_answers_is_cut_when_memory_is_short() {
+    let limits = Limits {
+        unread_bytes_max: 1024 * 1024,
+        connection_calls_max: 8,
+        ..Limits::default()
+    };
+    let mut world = world(true, limits).await;
+    let mut glutton = Client::open(&world).await;
+    let mut fair = Client::open(&world).await;
+    for id in 0..100 {
+        // More than the system's buffers hold; the server may cut it before the last.
+        let call = test_client::call(id, "fill", b"");
+        if glutton.0.write_all(&call).await.is_err() {
+            break;
+        }
+    }
+    let Some(Ended::Unread(bytes)) = world.ended.recv().await else {
+        panic!("it was not cut");
+    };
+    assert!(bytes > 256 * 1024, "{bytes}");
+    fair.send(&test_client::call(0, "echo", b"")).await;
+    assert_eq!(fair.answer().await.1, "uid0");
+}
+
+#[tokio::test]
+async fn every_call_is_audited() {
+    let mut world = world(true, Limits::default()).await;
+    let mut client = Client::open(&world).await;
+    client
+        .send(&test_client::call_of(
+            0,
+            "echo",
+            b"",
+            Some("CLI\n\u{1b}[31m"),
+        ))
+        .await;
+    client.answer().await;
+    client.send(&test_client::call(1, "nothing", b"")).await;
+    client.frame().await;
+    client.call_and_wait(&world, 2).await;
+    drop(client);
+    assert_eq!(world.ended.recv().await, Some(Ended::ByPeer));
+    while world.echo.audited.lock().unwrap().len() < 3 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(
+        *world.echo.audited.lock().unwrap(),
+        [
+            "uid echo CLI[31m answered",
+            "uid nothing - refused",
+            "uid wait - abandoned"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_protected_exchange() {
+    use crate::digest::{Challenge, Response};
+    use crate::protection::Protection;
+    use crate::sasl;
+    use crate::wrap::Wrapper;
+    let limits = Limits {
+        protection: "privacy".parse().unwrap(),
+        ..Limits::default()
+    };
+    let world = world(false, limits).await;
+    let mut client = Client::new(&world, &[HEADER_SASL, &test_client::negotiate()]).await;
+    let offer = test_client::sasl_answer(client.frame().await);
+    let challenge = offer.auths[0].challenge.clone().unwrap();
+    let text = std::str::from_utf8(&challenge).unwrap();
+    assert!(text.contains("qop=\"auth-conf\""), "{text}");
+    let (response, _) = test_client::digest_with(&challenge, b"who", b"secret", "auth-conf");
+    let nonce = text.split('"').nth(3).unwrap().to_owned();
+    let known = Challenge::with_nonce(nonce, Protection::default());
+    let verified = Response::parse(response.as_bytes()).unwrap();
+    let verified = verified.verify(&known, b"secret").unwrap();
+    let mut keys = Wrapper::of_client(&verified).unwrap();
+    client
+        .send(&test_client::initiate(&offer.auths[0], Some(response)))
+        .await;
+    client.frame().await;
+    // The first protected message, large at once: a context and a call of 3 MiB.
+    let mut first = test_client::context(None).to_vec();
+    first.extend_from_slice(&test_client::call(0, "echo", &vec![7; 3 * 1024 * 1024]));
+    client
+        .send(&test_client::sasl(&sasl::wrap(keys.seal(&first))))
+        .await;
+    let message = test_client::sasl_answer(client.frame().await);
+    let frame = keys.open(&message.token.unwrap()).unwrap();
+    let (header, mut rest) = test_client::answer(frame);
+    assert_eq!(header.status, 0);
+    let answer = crate::wire::take_delimited(&mut rest).unwrap();
+    assert_eq!(answer, "token3145728");
+}
+
+/// Bytes of memory this process has in use. Source: proc(5), field 2 of `statm`.
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+#[tokio::test]
+async fn ten_thousand_idle_connections() {
+    let limits = Limits::default();
+    let mut world = world(true, limits).await;
+    let before = resident_bytes();
+    let mut strangers = Vec::new();
+    let mut ended = 0;
+    for number in 0..10_000_usize {
+        let stream = match std::net::TcpStream::connect(world.address) {
+            Ok(stream) => stream,
+            // A machine that allows fewer files; the limit is reached all the same.
+            Err(_) if number > 2 * limits.connections_per_peer_max => break,
+            Err(error) => panic!("{number}: {error}"),
+        };
+        // Some say nothing, some stop half-way, some are whole and idle.
+        let parts: &[&[u8]] = match number % 3 {
+            0 => &[],
+            1 => &[b"hrpc\x09"],
+            _ => &[HEADER_NONE, &test_client::context(Some("alice"))],
+        };
+        stream.set_nonblocking(true).unwrap();
+        for part in parts {
+            std::io::Write::write_all(&mut &stream, part).unwrap();
+        }
+        strangers.push(stream);
+        tokio::task::yield_now().await;
+        while world.ended.try_recv().is_ok() {
+            ended += 1;
+        }
+    }
+    // Somebody else is served as if they were not there.
+    let mut client = Client::open(&world).await;
+    client.send(&test_client::call(0, "echo", b"")).await;
+    assert_eq!(client.answer().await.1, "uid0");
+    while ended < strangers.len() - limits.connections_per_peer_max {
+        world.ended.recv().await.unwrap();
+        ended += 1;
+    }
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 64 * 1024 * 1024, "{grown} bytes more in use");
 }
 
 #[tokio::test]

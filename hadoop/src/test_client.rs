@@ -8,8 +8,8 @@ use md5::{Digest as _, Md5};
 use crate::frame::frame;
 use crate::proto::common::rpc_sasl::{SaslAuth, SaslState};
 use crate::proto::common::{
-    IpcConnectionContext, RequestHeader, RpcRequestHeader, RpcResponseHeader, RpcSasl,
-    UserInformation,
+    IpcConnectionContext, RequestHeader, RpcCallerContext, RpcRequestHeader, RpcResponseHeader,
+    RpcSasl, UserInformation,
 };
 use crate::wire::{put_delimited, take_message};
 
@@ -50,13 +50,26 @@ pub(crate) fn context(user: Option<&str>) -> Bytes {
 }
 
 pub(crate) fn call(id: i32, method: &str, message: &[u8]) -> Bytes {
+    call_of(id, method, message, None)
+}
+
+/// A call of a client that calls itself something.
+pub(crate) fn call_of(id: i32, method: &str, message: &[u8], context: Option<&str>) -> Bytes {
+    let context = context.map(|context| RpcCallerContext {
+        context: context.to_owned(),
+        ..RpcCallerContext::default()
+    });
     let head = RequestHeader {
         method_name: method.to_owned(),
         declaring_class_protocol_name: PROTOCOL.to_owned(),
         client_protocol_version: 1,
     };
+    let header = RpcRequestHeader {
+        caller_context: context,
+        ..header(id, CLIENT_ID)
+    };
     request(
-        &header(id, CLIENT_ID),
+        &header,
         &[&|b| put_delimited(b, &head), &|b| {
             prost::encode_length_delimiter(message.len(), b).unwrap();
             b.extend_from_slice(message);
@@ -125,9 +138,19 @@ fn md5_hex(text: &[u8]) -> String {
         .collect()
 }
 
+/// A client that wants no protection of its frames.
+pub(crate) fn digest(challenge: &[u8], identifier: &[u8], password: &[u8]) -> (String, String) {
+    digest_with(challenge, identifier, password, "auth")
+}
+
 /// The response of RFC 2831 and the `rspauth` that the server must answer; written independently of
 /// the server's own.
-pub(crate) fn digest(challenge: &[u8], identifier: &[u8], password: &[u8]) -> (String, String) {
+pub(crate) fn digest_with(
+    challenge: &[u8],
+    identifier: &[u8],
+    password: &[u8],
+    qop: &str,
+) -> (String, String) {
     let challenge = std::str::from_utf8(challenge).unwrap();
     let nonce = challenge
         .split("nonce=\"")
@@ -138,9 +161,19 @@ pub(crate) fn digest(challenge: &[u8], identifier: &[u8], password: &[u8]) -> (S
     let password = BASE64.encode(password);
     let mut a1 = Md5::digest(format!("{user}:default:{password}").as_bytes()).to_vec();
     a1.extend_from_slice(format!(":{nonce}:c0ffee").as_bytes());
+    let body = if qop == "auth" {
+        String::new()
+    } else {
+        format!(":{}", "0".repeat(32))
+    };
+    let cipher = if qop == "auth-conf" {
+        ",cipher=\"3des\""
+    } else {
+        ""
+    };
     let keyed = |a2: &str| {
         let text = format!(
-            "{}:{nonce}:00000001:c0ffee:auth:{}",
+            "{}:{nonce}:00000001:c0ffee:{qop}:{}",
             md5_hex(&a1),
             md5_hex(a2.as_bytes())
         );
@@ -148,8 +181,11 @@ pub(crate) fn digest(challenge: &[u8], identifier: &[u8], password: &[u8]) -> (S
     };
     let response = format!(
         "charset=utf-8,username=\"{user}\",realm=\"default\",nonce=\"{nonce}\",nc=00000001,\
-         cnonce=\"c0ffee\",digest-uri=\"/default\",maxbuf=65536,response={},qop=auth",
-        keyed("AUTHENTICATE:/default")
+         cnonce=\"c0ffee\",digest-uri=\"/default\",maxbuf=65536,response={},qop={qop}{cipher}",
+        keyed(&format!("AUTHENTICATE:/default{body}"))
     );
-    (response, format!("rspauth={}", keyed(":/default")))
+    (
+        response,
+        format!("rspauth={}", keyed(&format!(":/default{body}"))),
+    )
 }

@@ -114,6 +114,7 @@ fn allowed(name: &str) -> Option<&'static [&'static str]> {
             "hmac",
             "sha1",
             "md-5",
+            "des",
             "getrandom",
             "base64",
             "tokio",
