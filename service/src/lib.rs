@@ -1,5 +1,5 @@
 //! What Bobbin's daemons and tools share: settings, run files, peer identity, tokens, shutdown,
-//! logging, and both ends of a gRPC connection.
+//! logging, HTTP doors, and both ends of a gRPC connection.
 //!
 //! Nothing here decides who may do what: this crate proves who somebody is (a uid by the kernel, a
 //! claim by its signature), the resource manager's authority function decides.
@@ -9,6 +9,7 @@ mod client_settings;
 mod connect;
 mod files;
 mod hadoop_keys;
+pub mod http;
 mod identity;
 mod logging;
 mod run_files;
