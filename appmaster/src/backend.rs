@@ -151,10 +151,10 @@ impl Cluster {
         let wish = Wish::Start {
             container_id: grant.container_id.clone(),
             node_token: grant.node_token.clone(),
-            request: v1::StartRequest {
+            request: Box::new(v1::StartRequest {
                 container_token: grant.container_token.clone(),
                 launch: Some(launch),
-            },
+            }),
         };
         self.nodes.wish(&grant.node_grpc_address, wish);
     }

@@ -21,7 +21,7 @@ use crate::input::{Inbox, Input};
 pub(crate) enum Wish {
     Start {
         container_id: String,
-        request: v1::StartRequest,
+        request: Box<v1::StartRequest>,
         /// Proves the attempt to this node; the newest is used for new streams.
         node_token: String,
     },
@@ -145,7 +145,7 @@ impl Node {
                 node_token,
             } => {
                 self.token = node_token;
-                (container_id, v1::manage_request::Request::Start(request))
+                (container_id, v1::manage_request::Request::Start(*request))
             }
             Wish::Stop { container_id } => {
                 let stop = v1::StopRequest {

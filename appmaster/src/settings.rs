@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bobbin_am_core::Config;
+use bobbin_am_core::{Allocation, Config, DynamicAllocation};
 use bobbin_types::Resource;
 
 /// Memory of an executor without `--executor-memory`, MiB. Source: `spark.executor.memory`.
@@ -14,13 +14,21 @@ const EXECUTORS_MAX: u64 = 100_000;
 const SLOTS_MAX: u64 = 1_024;
 
 /// Every key, for the check of unknown ones and for help texts.
-const KEYS: [&str; 6] = [
+const KEYS: [&str; 14] = [
     "num-executors",
     "executor-memory-mib",
     "executor-cores",
     "task.max-failures",
     "task.output-bytes-max",
     "executor.max-failures",
+    "dynamic-allocation.enabled",
+    "dynamic-allocation.min-executors",
+    "dynamic-allocation.max-executors",
+    "dynamic-allocation.initial-executors",
+    "dynamic-allocation.executor-idle-timeout",
+    "dynamic-allocation.schedule-backlog-timeout",
+    "dynamic-allocation.sustained-schedule-backlog-timeout",
+    "dynamic-allocation.executor-allocation-ratio",
 ];
 
 /// What an application asks of its master.
@@ -38,6 +46,9 @@ pub struct AppSettings {
     ///
     /// Source: `spark.executor.maxNumFailures`.
     pub executor_failures_max: Option<u32>,
+    /// `dynamic-allocation.*`, when `dynamic-allocation.enabled` is true: then `num-executors` is the
+    /// number to begin with. Source: Spark's `spark.dynamicAllocation.*`, with its defaults.
+    pub dynamic_allocation: Option<DynamicAllocation>,
 }
 
 /// A setting that cannot be used.
@@ -52,6 +63,20 @@ pub enum AppSettingsError {
         least: u64,
         most: u64,
     },
+    #[error("setting {key}: '{value}' is not {wanted}")]
+    Form {
+        key: &'static str,
+        value: String,
+        wanted: &'static str,
+    },
+    #[error("setting {key}: {value} is {problem}")]
+    Bounds {
+        key: &'static str,
+        value: u32,
+        problem: String,
+    },
+    #[error("setting {key} has no effect without dynamic-allocation.enabled=true")]
+    NotEnabled { key: String },
     #[error("BOBBIN_CONF_JSON is not an object of texts")]
     Json,
 }
@@ -75,8 +100,10 @@ impl AppSettings {
         let cores = small("executor-cores", 1, SLOTS_MAX, 1)?;
         let memory_mib = number(map, "executor-memory-mib", 1, 1 << 33)?;
         let failures = number(map, "executor.max-failures", 1, 1_000_000)?;
+        let executors = small("num-executors", 0, EXECUTORS_MAX, 0)?;
         Ok(AppSettings {
-            executors: small("num-executors", 0, EXECUTORS_MAX, 0)?,
+            executors,
+            dynamic_allocation: dynamic_allocation(map, executors)?,
             executor_resource: Resource::new(memory_mib.unwrap_or(EXECUTOR_MEMORY_MIB), cores),
             task_failures_max: small("task.max-failures", 1, 1_000, 4)?,
             task_output_bytes_max: number(map, "task.output-bytes-max", 1, 1 << 40)?
@@ -98,8 +125,128 @@ impl AppSettings {
         let mut config = Config::new(self.executors, self.executor_resource);
         config.allow_task_failures(self.task_failures_max);
         config.executor_failures_max = self.executor_failures_max;
+        if let Some(dynamic) = self.dynamic_allocation {
+            config.allocation = Allocation::Dynamic(dynamic);
+        }
         config
     }
+}
+
+/// The settings of dynamic allocation, if it is enabled.
+fn dynamic_allocation(
+    map: &BTreeMap<String, String>,
+    executors: u32,
+) -> Result<Option<DynamicAllocation>, AppSettingsError> {
+    const PREFIX: &str = "dynamic-allocation.";
+    const MIN: &str = "dynamic-allocation.min-executors";
+    const INITIAL: &str = "dynamic-allocation.initial-executors";
+    if !flag(map, "dynamic-allocation.enabled")? {
+        let other = |key: &&String| key.starts_with(PREFIX) && *key != "dynamic-allocation.enabled";
+        return match map.keys().find(other) {
+            Some(key) => Err(AppSettingsError::NotEnabled { key: key.clone() }),
+            None => Ok(None),
+        };
+    }
+    let default = DynamicAllocation::default();
+    let count = |key, otherwise: u32| {
+        let number = number(map, key, 0, EXECUTORS_MAX)?;
+        Ok(number.map_or(otherwise, |n| u32::try_from(n).unwrap_or(u32::MAX)))
+    };
+    let min = count(MIN, default.min)?;
+    let max = count("dynamic-allocation.max-executors", default.max)?;
+    let initial = count(INITIAL, min)?;
+    for (key, value) in [(MIN, min), (INITIAL, initial), ("num-executors", executors)] {
+        if value > max {
+            let problem = format!("more than dynamic-allocation.max-executors ({max})");
+            return Err(AppSettingsError::Bounds {
+                key,
+                value,
+                problem,
+            });
+        }
+    }
+    let backlog = duration_ms(map, "dynamic-allocation.schedule-backlog-timeout")?
+        .unwrap_or(default.schedule_backlog_timeout_ms);
+    Ok(Some(DynamicAllocation {
+        min,
+        max,
+        initial: initial.max(executors),
+        executor_idle_timeout_ms: duration_ms(map, "dynamic-allocation.executor-idle-timeout")?
+            .unwrap_or(default.executor_idle_timeout_ms),
+        schedule_backlog_timeout_ms: backlog,
+        // As in Spark the other timeout is its default.
+        sustained_backlog_timeout_ms: duration_ms(
+            map,
+            "dynamic-allocation.sustained-schedule-backlog-timeout",
+        )?
+        .unwrap_or(backlog),
+        ratio_permille: ratio_permille(map, "dynamic-allocation.executor-allocation-ratio")?
+            .unwrap_or(default.ratio_permille),
+    }))
+}
+
+fn form(key: &'static str, value: &str, wanted: &'static str) -> AppSettingsError {
+    AppSettingsError::Form {
+        key,
+        value: value.chars().filter(|c| !c.is_control()).take(40).collect(),
+        wanted,
+    }
+}
+
+fn flag(map: &BTreeMap<String, String>, key: &'static str) -> Result<bool, AppSettingsError> {
+    match map.get(key).map(String::as_str) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(form(key, other, "true or false")),
+    }
+}
+
+/// A time with its unit, in milliseconds; seconds without one, as in Spark.
+/// Source: `JavaUtils.timeStringAs` of Spark.
+fn duration_ms(
+    map: &BTreeMap<String, String>,
+    key: &'static str,
+) -> Result<Option<u64>, AppSettingsError> {
+    let Some(text) = map.get(key) else {
+        return Ok(None);
+    };
+    let wrong = || form(key, text, "a time above zero such as 500ms, 60s or 2min");
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "ms" => 1,
+        "" | "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    match number.checked_mul(factor) {
+        None | Some(0) => Err(wrong()),
+        ms @ Some(_) => Ok(ms),
+    }
+}
+
+/// A share above 0 and up to 1, in thousandths; what is finer is rounded up.
+fn ratio_permille(
+    map: &BTreeMap<String, String>,
+    key: &'static str,
+) -> Result<Option<u32>, AppSettingsError> {
+    let Some(text) = map.get(key) else {
+        return Ok(None);
+    };
+    let ratio = text.parse::<f64>().ok().filter(|r| *r > 0.0 && *r <= 1.0);
+    let Some(ratio) = ratio else {
+        return Err(form(key, text, "a number above 0 and at most 1"));
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 1 and 1000"
+    )]
+    let permille = (ratio * 1000.0).ceil() as u32;
+    Ok(Some(permille))
 }
 
 fn number(
@@ -169,6 +316,52 @@ mod tests {
         assert_eq!(some.executors, 3);
         assert_eq!(some.executor_resource, Resource::new(64, 2));
         assert_eq!(some.core_config().task_failures_max, 1);
+    }
+
+    #[test]
+    fn dynamic_allocation_in_sparks_words() {
+        let on = ("dynamic-allocation.enabled", "true");
+        let plain = parse(&[on, ("num-executors", "3")]).unwrap();
+        let dynamic = plain.dynamic_allocation.unwrap();
+        assert_eq!((dynamic.min, dynamic.initial), (0, 3));
+        assert_eq!(dynamic.executor_idle_timeout_ms, 60_000);
+        let all = parse(&[
+            on,
+            ("dynamic-allocation.min-executors", "1"),
+            ("dynamic-allocation.max-executors", "8"),
+            ("dynamic-allocation.executor-idle-timeout", "2min"),
+            ("dynamic-allocation.schedule-backlog-timeout", "500ms"),
+            ("dynamic-allocation.executor-allocation-ratio", "0.25"),
+        ])
+        .unwrap();
+        let dynamic = all.dynamic_allocation.unwrap();
+        assert_eq!((dynamic.min, dynamic.max, dynamic.initial), (1, 8, 1));
+        assert_eq!(dynamic.executor_idle_timeout_ms, 120_000);
+        assert_eq!(dynamic.sustained_backlog_timeout_ms, 500);
+        assert_eq!(dynamic.ratio_permille, 250);
+        assert_eq!(parse(&[]).unwrap().dynamic_allocation, None);
+        for (key, value) in [
+            ("dynamic-allocation.min-executors", "9"),
+            ("dynamic-allocation.initial-executors", "9"),
+            ("num-executors", "9"),
+            ("dynamic-allocation.executor-idle-timeout", "0s"),
+            ("dynamic-allocation.executor-idle-timeout", "1 s"),
+            (
+                "dynamic-allocation.schedule-backlog-timeout",
+                "99999999999999999h",
+            ),
+            ("dynamic-allocation.executor-allocation-ratio", "0"),
+            ("dynamic-allocation.executor-allocation-ratio", "NaN"),
+            ("dynamic-allocation.executor-allocation-ratio", "1.1"),
+        ] {
+            let max = ("dynamic-allocation.max-executors", "8");
+            let error = parse(&[on, max, (key, value)]).unwrap_err();
+            assert!(error.contains(key) && error.contains(value), "{error}");
+        }
+        let error = parse(&[("dynamic-allocation.min-executors", "1")]).unwrap_err();
+        assert!(error.contains("dynamic-allocation.enabled=true"), "{error}");
+        let error = parse(&[("dynamic-allocation.enabled", "yes")]).unwrap_err();
+        assert!(error.contains("true or false"), "{error}");
     }
 
     #[test]

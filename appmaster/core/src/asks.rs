@@ -18,6 +18,15 @@ impl ApplicationMaster {
         }
         match self.config.allocation {
             Allocation::Static { executors } => executors,
+            Allocation::Dynamic(_) => self.ramp.target,
+        }
+    }
+
+    /// The most executors that may ever be wanted.
+    pub(crate) fn wanted_at_most(&self) -> u32 {
+        match self.dynamic() {
+            Some(dynamic) => dynamic.max,
+            None => self.wanted(),
         }
     }
 

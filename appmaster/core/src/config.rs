@@ -7,6 +7,46 @@ use bobbin_types::Resource;
 pub enum Allocation {
     /// A fixed number, until the driver says another one.
     Static { executors: u32 },
+    /// A number that follows the load, until the driver says a fixed one.
+    Dynamic(DynamicAllocation),
+}
+
+/// How the number of executors follows the load. All times in milliseconds.
+///
+/// Source: Spark's `spark.dynamicAllocation.*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DynamicAllocation {
+    pub min: u32,
+    /// At least `min`.
+    pub max: u32,
+    /// Until the first task; within `min` and `max`.
+    pub initial: u32,
+    /// Source: `spark.dynamicAllocation.executorIdleTimeout`.
+    pub executor_idle_timeout_ms: u64,
+    /// Tasks wait so long before the first further executors are asked for.
+    /// Source: `spark.dynamicAllocation.schedulerBacklogTimeout`.
+    pub schedule_backlog_timeout_ms: u64,
+    /// And so long before each next round.
+    /// Source: `spark.dynamicAllocation.sustainedSchedulerBacklogTimeout`.
+    pub sustained_backlog_timeout_ms: u64,
+    /// Thousandths of the executors that would run every task at once.
+    /// Source: `spark.dynamicAllocation.executorAllocationRatio`.
+    pub ratio_permille: u32,
+}
+
+impl Default for DynamicAllocation {
+    /// Spark's defaults.
+    fn default() -> DynamicAllocation {
+        DynamicAllocation {
+            min: 0,
+            max: u32::MAX,
+            initial: 0,
+            executor_idle_timeout_ms: 60_000,
+            schedule_backlog_timeout_ms: 1_000,
+            sustained_backlog_timeout_ms: 1_000,
+            ratio_permille: 1_000,
+        }
+    }
 }
 
 /// Settings of one application master. All times in milliseconds.

@@ -57,7 +57,7 @@ impl ApplicationMaster {
         }
         failures.excluded.retain(|_, until| now < *until);
 
-        let wanted = self.wanted();
+        let wanted = self.wanted_at_most();
         let most = self
             .config
             .executor_failures_max

@@ -36,6 +36,8 @@ pub(crate) struct Executor {
     pub(crate) used: bool,
     /// When its phase has lasted too long.
     pub(crate) deadline: Millis,
+    /// Up without a task, and when that has lasted too long (`allocation.rs`).
+    pub(crate) idle_until: Option<Millis>,
 }
 
 /// An executor for people and drivers.
@@ -57,6 +59,7 @@ impl Executor {
             running: BTreeMap::new(),
             used: false,
             deadline,
+            idle_until: None,
         }
     }
 
@@ -109,6 +112,7 @@ impl ApplicationMaster {
 
     /// Puts the executor where the scheduler looks for the least loaded one, or takes it out.
     pub(crate) fn index_room(&mut self, container: ContainerId) {
+        self.ramp.touched.insert(container);
         if let Some(load) = self.room_of.remove(&container) {
             self.room.remove(&(load, container));
         }
@@ -240,8 +244,11 @@ impl ApplicationMaster {
     }
 
     /// Dismisses executors above the number that is wanted: those that are not up yet first, then
-    /// the least loaded.
+    /// the least loaded. With dynamic allocation they go when they are idle (`allocation.rs`).
     pub(crate) fn dismiss_surplus(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        if self.dynamic().is_some() {
+            return;
+        }
         let surplus = self.held().saturating_sub(self.wanted());
         if surplus == 0 {
             return;
@@ -255,26 +262,41 @@ impl ApplicationMaster {
         candidates.sort_unstable();
         let most = usize::try_from(surplus).unwrap_or(usize::MAX);
         for (_, _, container) in candidates.into_iter().take(most) {
-            let Some(executor) = self.executors.get(&container) else {
-                continue;
-            };
-            let (node, was_granted) = (
-                executor.node.clone(),
-                executor.phase == ExecutorPhase::Granted,
+            self.dismiss(
+                now,
+                container,
+                "the executor is not wanted any more",
+                effects,
             );
-            let reason = "the executor is not wanted any more";
-            self.give_back(container, &node, reason, effects);
-            let deadline = now.after(self.config.executor_start_ms);
-            self.set_phase(container, ExecutorPhase::Leaving, deadline);
-            self.requeue_tasks_of(container, effects);
-            if !was_granted {
-                let reason = reason.to_owned();
-                effects.push(Effect::ExecutorDown {
-                    container,
-                    node,
-                    reason,
-                });
-            }
+        }
+    }
+
+    /// Sends an executor away; its tasks run elsewhere.
+    pub(crate) fn dismiss(
+        &mut self,
+        now: Millis,
+        container: ContainerId,
+        reason: &str,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(executor) = self.executors.get(&container) else {
+            return;
+        };
+        let (node, was_granted) = (
+            executor.node.clone(),
+            executor.phase == ExecutorPhase::Granted,
+        );
+        self.give_back(container, &node, reason, effects);
+        let deadline = now.after(self.config.executor_start_ms);
+        self.set_phase(container, ExecutorPhase::Leaving, deadline);
+        self.requeue_tasks_of(container, effects);
+        if !was_granted {
+            let reason = reason.to_owned();
+            effects.push(Effect::ExecutorDown {
+                container,
+                node,
+                reason,
+            });
         }
     }
 
@@ -308,6 +330,7 @@ impl ApplicationMaster {
             return;
         };
         self.deadlines.remove(&(executor.deadline, container));
+        self.forget_idle(container, executor.idle_until);
         match executor.phase {
             ExecutorPhase::Up => self.up -= 1,
             ExecutorPhase::Leaving => self.leaving -= 1,

@@ -70,6 +70,11 @@ impl ApplicationMaster {
     }
 
     fn check_tasks(&self) -> Result<(), InvariantError> {
+        let launched = |t: &&crate::tasks::Task| matches!(t.place, TaskPlace::Launched(_));
+        let count = self.tasks.values().filter(launched).count();
+        ensure(u64::try_from(count) == Ok(self.launched), || {
+            format!("{} tasks counted as launched of {count}", self.launched)
+        })?;
         for (key, task) in &self.tasks {
             let stage = self
                 .stages

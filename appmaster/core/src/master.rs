@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bobbin_types::{ContainerId, Millis};
 
+use crate::allocation::Ramp;
 use crate::config::{Allocation, Config};
 use crate::effect::{Ask, Effect};
 use crate::event::{Event, StageId, TaskKey};
@@ -24,6 +25,7 @@ pub struct ApplicationMaster {
     pub(crate) offers_paused_until: Option<Millis>,
     /// Why the resource manager will never grant an executor.
     pub(crate) refusal: Option<String>,
+    pub(crate) ramp: Ramp,
 
     pub(crate) executors: BTreeMap<ContainerId, Executor>,
     /// How many of them are up, and how many are leaving.
@@ -37,6 +39,8 @@ pub struct ApplicationMaster {
 
     pub(crate) stages: BTreeMap<StageId, Stage>,
     pub(crate) tasks: BTreeMap<TaskKey, Task>,
+    /// How many of them are launched.
+    pub(crate) launched: u64,
     /// Tasks that wait for an executor they have not failed on, by when they stop doing so.
     pub(crate) retry_at: BTreeSet<(Millis, TaskKey)>,
 
@@ -59,6 +63,7 @@ impl ApplicationMaster {
     #[must_use]
     pub fn new(config: Config) -> ApplicationMaster {
         let mut master = ApplicationMaster {
+            ramp: Ramp::of(&config.allocation),
             config,
             nodes_running: u32::MAX,
             asked: 0,
@@ -74,6 +79,7 @@ impl ApplicationMaster {
             failures: Failures::default(),
             stages: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            launched: 0,
             retry_at: BTreeSet::new(),
             failed: None,
             shut_down: false,
@@ -102,8 +108,9 @@ impl ApplicationMaster {
         // After a failure the number stays what was asked for: tasks are still taken, and their ends
         // say why there are no executors.
         let executors_wanted = match self.config.allocation {
-            Allocation::Static { executors } if !self.shut_down => executors,
-            Allocation::Static { .. } => 0,
+            _ if self.shut_down => 0,
+            Allocation::Static { executors } => executors,
+            Allocation::Dynamic(_) => self.ramp.target,
         };
         Counts {
             executors_wanted,
@@ -127,15 +134,25 @@ impl ApplicationMaster {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Millis> {
         let executors = self.deadlines.first().map(|(at, _)| *at);
-        [executors, self.offers_paused_until, self.retry_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            executors,
+            self.offers_paused_until,
+            self.retry_deadline(),
+            self.load_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Takes one event; what is to be done is appended to `effects`. Never fails: what cannot be is
     /// answered or ignored.
     pub fn handle(&mut self, now: Millis, event: Event, effects: &mut Vec<Effect>) {
+        self.take(now, event, effects);
+        self.follow_load(now, effects);
+    }
+
+    fn take(&mut self, now: Millis, event: Event, effects: &mut Vec<Effect>) {
         match event {
             Event::Tick => self.on_tick(now, effects),
             Event::MasterRegistered { nodes_running } => {

@@ -203,6 +203,9 @@ impl ApplicationMaster {
 
     fn remove_task(&mut self, key: TaskKey) -> Option<Task> {
         let task = self.tasks.remove(&key)?;
+        if matches!(task.place, TaskPlace::Launched(_)) {
+            self.launched -= 1;
+        }
         self.retry_at.remove(&(task.anywhere_at, key));
         Some(task)
     }
@@ -252,8 +255,11 @@ impl ApplicationMaster {
         if let Some(words) = &self.refusal {
             return Some(format!("no executor can be had: {words}"));
         }
-        (self.wanted() == 0)
-            .then(|| "the application has no executors: submit with --num-executors N".to_owned())
+        (self.wanted_at_most() == 0).then(|| {
+            "the application has no executors: submit with --num-executors N or \
+             --conf dynamic-allocation.enabled=true"
+                .to_owned()
+        })
     }
 
     pub(crate) fn fail_hopeless_tasks(&mut self, effects: &mut Vec<Effect>) {

@@ -63,6 +63,7 @@ impl ApplicationMaster {
             return;
         }
         task.place = TaskPlace::Waiting;
+        self.launched -= 1;
         if !task.failed_on.contains(&container) {
             task.failed_on.push(container);
         }
@@ -140,6 +141,7 @@ impl ApplicationMaster {
             return;
         };
         task.place = TaskPlace::Waiting;
+        self.launched -= 1;
         if let Some(stage) = self.stages.get_mut(&task.stage) {
             stage.retries.push_back(attempt.task);
         }

@@ -119,6 +119,7 @@ impl ApplicationMaster {
         self.retry_at.remove(&(task.anywhere_at, key));
         task.attempt = task.attempt.saturating_add(1);
         task.place = TaskPlace::Launched(container);
+        self.launched += 1;
         executor.used = true;
         executor.running.insert(key, task.attempt);
         let task = TaskRef {
