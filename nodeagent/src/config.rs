@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bobbin_hadoop::protection::Protection;
 use bobbin_service::{SettingsError, load};
 use bobbin_types::Resource;
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,7 @@ pub(crate) struct Grpc {
 pub(crate) struct Yarn {
     pub(crate) listen: String,
     pub(crate) java_home: PathBuf,
+    pub(crate) rpc_protection: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +148,9 @@ impl Default for Yarn {
         Yarn {
             listen: "127.0.0.1:8041".to_owned(),
             java_home: PathBuf::new(),
+            rpc_protection: ["authentication", "integrity", "privacy"]
+                .map(str::to_owned)
+                .to_vec(),
         }
     }
 }
@@ -247,7 +252,17 @@ impl Config {
         Ok(config)
     }
 
+    /// What is offered to application masters: `yarn.rpc_protection`.
+    ///
+    /// # Errors
+    /// It names none or an unknown one; never of settings that were loaded.
+    pub(crate) fn protection(&self) -> Result<Protection, (&'static str, String)> {
+        Protection::from_names(&self.yarn.rpc_protection)
+            .map_err(|e| ("yarn.rpc_protection", e.to_string()))
+    }
+
     fn check(&self) -> Result<(), (&'static str, String)> {
+        self.protection()?;
         let name_is_good = !self.name.is_empty()
             && self
                 .name

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bobbin_hadoop::protection::Protection;
 use bobbin_types::UserName;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +51,7 @@ pub(crate) struct Yarn {
     pub(crate) client_listen: String,
     pub(crate) scheduler_listen: String,
     pub(crate) admin_listen: String,
+    pub(crate) rpc_protection: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,6 +147,9 @@ impl Default for Yarn {
             client_listen: "127.0.0.1:8032".to_owned(),
             scheduler_listen: "127.0.0.1:8030".to_owned(),
             admin_listen: "127.0.0.1:8033".to_owned(),
+            rpc_protection: ["authentication", "integrity", "privacy"]
+                .map(str::to_owned)
+                .to_vec(),
         }
     }
 }
@@ -216,6 +221,8 @@ pub(crate) struct Config {
     pub(crate) listen: String,
     pub(crate) http_listen: String,
     pub(crate) yarn: Yarn,
+    /// Of `yarn.rpc_protection`.
+    pub(crate) protection: Protection,
     pub(crate) socket: PathBuf,
     pub(crate) root_runs_as: UserName,
     pub(crate) tokens: Tokens,
@@ -245,6 +252,8 @@ impl Settings {
             .root_runs_as
             .parse()
             .map_err(|e: bobbin_types::NameError| refuse("root_runs_as", &e.to_string()))?;
+        let protection = Protection::from_names(&self.yarn.rpc_protection)
+            .map_err(|e| refuse("yarn.rpc_protection", &format!("cannot be used: {e}")))?;
         let socket = if self.socket.as_os_str().is_empty() {
             self.folders.run.join("resourcemanager.sock")
         } else {
@@ -267,6 +276,7 @@ impl Settings {
             listen: self.grpc.listen,
             http_listen: self.http.listen,
             yarn: self.yarn,
+            protection,
             socket,
             root_runs_as,
             tokens: self.tokens,

@@ -176,6 +176,7 @@ impl Client for ClientService {
                 (other.to_string(), false)
             }
         };
+        answer.hadoop = Some(self.doors.hadoop.clone());
         Ok(Response::new(answer))
     }
 

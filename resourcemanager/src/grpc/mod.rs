@@ -12,6 +12,7 @@ pub(crate) mod translate;
 
 use std::time::Duration;
 
+use bobbin_proto::v1;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
@@ -31,6 +32,8 @@ pub(crate) struct Doors {
     pub(crate) minter: Minter,
     /// Where the other doors are, for those who are told.
     pub(crate) addresses: Addresses,
+    /// What `bobbin client-config` is told.
+    pub(crate) hadoop: v1::HadoopDoors,
     /// Cancelled at the stop: streams end.
     pub(crate) stop: CancellationToken,
 }

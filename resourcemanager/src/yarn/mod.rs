@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 
 use anyhow::Context;
 use bobbin_hadoop::server::Ended;
+use bobbin_proto::v1;
 use tokio::net::TcpListener;
 
-use crate::config::Yarn;
+use crate::config::{Config, Yarn};
 use crate::driver::DriverHandle;
 use crate::grpc::identify::Doorkeeper;
 use crate::minter::Minter;
@@ -83,6 +84,19 @@ impl Door {
 }
 
 impl Addresses {
+    /// What the configuration of Hadoop's clients is made of.
+    pub(crate) fn for_clients(&self, config: &Config) -> v1::HadoopDoors {
+        v1::HadoopDoors {
+            client: self.client.to_string(),
+            scheduler: self.scheduler.to_string(),
+            admin: self.admin.to_string(),
+            http: self.http.to_string(),
+            max_attempts: config.core.max_attempts,
+            am_expiry_ms: config.core.am_expiry_ms,
+            rpc_protection: config.protection.names(),
+        }
+    }
+
     /// For the run file.
     pub(crate) fn named(&self) -> BTreeMap<String, String> {
         [
