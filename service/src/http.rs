@@ -3,7 +3,9 @@
 //! One task a connection, HTTP/1.1 only, because that is what Hadoop's clients and browsers speak.
 //! Nothing that a request says about its sender is believed: see [`caller`].
 
+pub mod answer;
 pub mod caller;
+pub mod document;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

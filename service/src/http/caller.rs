@@ -27,11 +27,7 @@ pub enum Origin {
 
 impl Origin {
     #[must_use]
-    pub fn of(
-        local: SocketAddr,
-        peer: SocketAddr,
-        owner: Result<u32, SocketOwnerError>,
-    ) -> Origin {
+    pub fn of(local: SocketAddr, peer: SocketAddr, owner: Result<u32, SocketOwnerError>) -> Origin {
         let on_loopback = |a: SocketAddr| a.ip().to_canonical().is_loopback();
         if !on_loopback(local) || !on_loopback(peer) {
             return Origin::Elsewhere;
@@ -64,38 +60,37 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Unproven> {
     }
 }
 
-/// The uid that owns the socket of a request without a token. `names` are further names of this
-/// host; `remedy` ends every refusal.
+/// The uid that owns the socket of a request without a token; `remedy` ends every refusal. A page
+/// may have sent it: see [`browser_problem`].
 ///
 /// # Errors
-/// The socket proves nobody, or a page may have sent the request.
-pub fn owner(parts: &Parts, names: &[&str], remedy: &str) -> Result<u32, Unproven> {
-    let uid = match parts.extensions.get::<Origin>() {
-        Some(Origin::Loopback(Ok(uid))) => *uid,
+/// The socket proves nobody.
+pub fn socket_uid(parts: &Parts, remedy: &str) -> Result<u32, Unproven> {
+    match parts.extensions.get::<Origin>() {
+        Some(Origin::Loopback(Ok(uid))) => Ok(*uid),
         Some(Origin::Loopback(Err(why))) => {
-            return Err(Unproven::Nothing(format!("no token, and {why}; {remedy}")));
+            Err(Unproven::Nothing(format!("no token, and {why}; {remedy}")))
         }
-        Some(Origin::Elsewhere) | None => {
-            return Err(Unproven::Nothing(format!(
-                "no token, and a stated name proves nothing; {remedy}"
-            )));
-        }
-    };
-    match browser_problem(&parts.method, &parts.headers, names) {
-        None => Ok(uid),
-        Some(problem) => Err(Unproven::Nothing(format!("{problem}; {remedy}"))),
+        Some(Origin::Elsewhere) | None => Err(Unproven::Nothing(format!(
+            "no token, and a stated name proves nothing; {remedy}"
+        ))),
     }
 }
 
-/// What a page of another site could have made a browser send, in words.
-fn browser_problem(method: &Method, headers: &HeaderMap, names: &[&str]) -> Option<&'static str> {
+/// What a page of another site could have made a browser send without a token, in words. `names`
+/// are further names of this host.
+#[must_use]
+pub fn browser_problem(
+    method: &Method,
+    headers: &HeaderMap,
+    names: &[&str],
+) -> Option<&'static str> {
     let host = headers.get(HOST).and_then(|h| h.to_str().ok());
     if !host.is_some_and(|host| is_this_host(host, names)) {
         return Some("without a token the request must be to localhost or this host's name");
     }
-    let says = |name: &str, value: &[u8]| {
-        headers.get(name).map(HeaderValue::as_bytes) == Some(value)
-    };
+    let says =
+        |name: &str, value: &[u8]| headers.get(name).map(HeaderValue::as_bytes) == Some(value);
     // Following a link shows its page to the user alone: the site that it stood on learns nothing.
     let follows_a_link = method == Method::GET
         && says("sec-fetch-mode", b"navigate")
@@ -174,7 +169,10 @@ mod tests {
         assert!(problem(Method::GET, &[]));
         let local = ("host", "localhost");
         assert!(problem(Method::GET, &[local, ("origin", "null")]));
-        assert!(problem(Method::GET, &[local, ("sec-fetch-site", "cross-site")]));
+        assert!(problem(
+            Method::GET,
+            &[local, ("sec-fetch-site", "cross-site")]
+        ));
         assert!(!problem(Method::GET, &[local, ("sec-fetch-site", "none")]));
     }
 
