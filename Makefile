@@ -1,7 +1,7 @@
 # What a fresh Debian machine with Rust needs: `make demo` and `make test`.
 # Both install what they lack with apt-get (as root or through sudo) and say so.
 
-.PHONY: build demo test test-vm lint bench clean
+.PHONY: build demo demo-spark test test-vm lint bench clean
 
 build: needs-build
 	cargo build --release --workspace
@@ -9,6 +9,11 @@ build: needs-build
 demo: needs-demo
 	cargo build --release --workspace
 	examples/demo
+
+# Unmodified Spark: installs Java, and pyspark in a virtual environment below target/.
+demo-spark: needs-demo-spark
+	cargo build --release --workspace
+	examples/demo-spark
 
 test: needs-test
 	tests/run
@@ -27,10 +32,12 @@ bench: needs-bench
 	cargo build --release --workspace
 	target/release/bobbin-bench launch
 	target/release/bobbin-bench submit-e2e
+	tests/spark-install 3.5.4 flights jars-3.5.4
+	target/release/bobbin-bench spark
 
 clean:
 	cargo clean
 
-.PHONY: needs-build needs-demo needs-test needs-bench
-needs-build needs-demo needs-test needs-bench:
+.PHONY: needs-build needs-demo needs-demo-spark needs-test needs-bench
+needs-build needs-demo needs-demo-spark needs-test needs-bench:
 	@tests/needs $(@:needs-%=%)
