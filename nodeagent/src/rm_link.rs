@@ -168,6 +168,7 @@ async fn translate_command(
         },
         Command::Refused(refused) => return Err(LinkError::Refused(refused.reason)),
         Command::RevokeAttempt(revoke) => Event::RevokeAttempt(parse(&revoke.attempt_id)?),
+        Command::SignalContainer(_) | Command::ResizeContainer(_) => return Ok(None),
     };
     Ok(Some(Input::Event(event)))
 }

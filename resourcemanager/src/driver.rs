@@ -85,7 +85,16 @@ enum Input {
     Close {
         session: SessionId,
     },
+    /// Several events at once, and a look at what has come of them.
+    Exchange {
+        events: Vec<Event>,
+        look: Look,
+    },
 }
+
+/// Looks at the state at the end of an inbox turn; the answer is sent when everything has left that
+/// the turn brought about and that depends on no record.
+type Look = Box<dyn FnOnce(&ResourceManager) -> Answer + Send>;
 
 /// What the doors hold: every way into the core.
 #[derive(Clone)]
@@ -136,6 +145,30 @@ impl DriverHandle {
     /// Sends an event that has no reply; when the driver has stopped nobody is left to care.
     pub(crate) async fn event(&self, event: Event) {
         drop(self.inputs.send(Input::Event(event)).await);
+    }
+
+    /// Hands events over in one piece and looks at the state behind them, all in one turn of the
+    /// inbox. When it returns, what they brought about for a peer and depends on no record is in
+    /// that peer's receiver.
+    ///
+    /// Unlike [`DriverHandle::read`] it does not wait for the journal: what is looked at must not
+    /// need to be durable.
+    pub(crate) async fn exchange<T: Send + 'static>(
+        &self,
+        events: Vec<Event>,
+        look: impl FnOnce(&ResourceManager) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (sender, answer) = oneshot::channel();
+        let look: Look = Box::new(move |core| {
+            let value = look(core);
+            // The asker may have gone away.
+            Box::new(move || drop(sender.send(value)))
+        });
+        self.inputs
+            .send(Input::Exchange { events, look })
+            .await
+            .map_err(|_| Failure::Stopping)?;
+        answer.await.map_err(|_| Failure::Stopping)
     }
 
     /// Asks about the state; the answer comes when what it has seen is durable.
@@ -308,6 +341,7 @@ impl Driver {
     fn handle(&mut self, inputs: impl Iterator<Item = Input>) {
         let now = self.clock.now();
         let mut effects = Vec::new();
+        let mut looks = Vec::new();
         self.core
             .handle(now, Event::WallClock(wall_now()), &mut effects);
         for input in inputs {
@@ -332,6 +366,12 @@ impl Driver {
                 Input::Close { session } => {
                     self.sessions.remove(&session);
                 }
+                Input::Exchange { events, look } => {
+                    for event in events {
+                        self.core.handle(now, event, &mut effects);
+                    }
+                    looks.push(look);
+                }
             }
         }
         if self
@@ -342,6 +382,9 @@ impl Driver {
             self.core.handle(now, Event::Tick, &mut effects);
         }
         self.commit(effects);
+        for look in looks {
+            look(&self.core)();
+        }
     }
 
     /// Hands the records to the journal, and lets go what need not wait for them.
@@ -576,6 +619,11 @@ mod tests {
             tie_to_client: false,
             application_type: String::new(),
             settings: std::collections::BTreeMap::new(),
+            node_label: String::new(),
+            keep_containers: false,
+            failures_validity_ms: None,
+            view_acl: String::new(),
+            modify_acl: String::new(),
         }
     }
 
@@ -583,6 +631,7 @@ mod tests {
         Principal::User {
             name: "alice".parse().unwrap(),
             administrator: false,
+            groups: bobbin_rm_core::Groups::default(),
         }
     }
 

@@ -141,6 +141,8 @@ mod tests {
             resource: Resource::new(64, 2),
             priority: 0,
             request_id: 0,
+            node_http_address: String::new(),
+            version: 0,
         };
         let (at_node, token) = minter.grant(container.attempt, &grant);
         let key = secret.for_node("h:1");

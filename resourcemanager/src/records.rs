@@ -5,8 +5,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bobbin_rm_core::{
-    LaunchContext, LocalResource, Record, ResourceKind, Secret, Submission, SubmittedApplication,
-    Visibility,
+    LaunchContext, LaunchContract, Lifetime, LocalResource, Record, ResourceKind, ResourceSeconds,
+    Secret, Submission, SubmittedApplication, Visibility,
 };
 use bobbin_types::{ExitStatus, MAX_COUNTABLE_KINDS, Resource, WallMillis};
 use prost::Message;
@@ -113,6 +113,7 @@ fn to_wire(record: &Record) -> Kind {
             final_status,
             exit_status,
             diagnostics,
+            used,
             wall,
         } => Kind::ApplicationFinished(wire::ApplicationFinished {
             application: application.to_string(),
@@ -120,7 +121,20 @@ fn to_wire(record: &Record) -> Kind {
             final_status: final_status.to_string(),
             exit_status: exit_status.map(|e| e.0),
             diagnostics: diagnostics.to_string(),
+            used: Some(used_to_wire(used)),
             wall_ms: wall.0,
+        }),
+        Record::ApplicationUpdated {
+            application,
+            queue,
+            priority,
+            lifetime,
+        } => Kind::ApplicationUpdated(wire::ApplicationUpdated {
+            application: application.to_string(),
+            queue: queue.clone(),
+            priority: *priority,
+            expires_ms: lifetime.map_or(0, |l| l.expires.0),
+            span_ms: lifetime.map_or(0, |l| l.span_ms),
         }),
         Record::ApplicationRemoved { application } => {
             let application = application.to_string();
@@ -156,12 +170,14 @@ fn attempt_to_wire(record: &Record) -> Kind {
         Record::AttemptRegistered {
             attempt,
             host,
+            rpc_port,
             tracking_url,
             wall,
         } => Kind::AttemptRegistered(wire::AttemptRegistered {
             attempt: attempt.to_string(),
             host: host.clone(),
             tracking_url: tracking_url.clone(),
+            rpc_port: Some(*rpc_port),
             wall_ms: wall.0,
         }),
         Record::AttemptFinishing {
@@ -169,11 +185,13 @@ fn attempt_to_wire(record: &Record) -> Kind {
             final_status,
             exit_status,
             diagnostics,
+            tracking_url,
         } => Kind::AttemptFinishing(wire::AttemptFinishing {
             attempt: attempt.to_string(),
             final_status: final_status.to_string(),
             exit_status: exit_status.map(|e| e.0),
             diagnostics: diagnostics.to_string(),
+            tracking_url: tracking_url.clone(),
         }),
         Record::AttemptFinished {
             attempt,
@@ -181,6 +199,7 @@ fn attempt_to_wire(record: &Record) -> Kind {
             exit_status,
             diagnostics,
             counted,
+            used,
             wall,
         } => Kind::AttemptFinished(wire::AttemptFinished {
             attempt: attempt.to_string(),
@@ -188,6 +207,7 @@ fn attempt_to_wire(record: &Record) -> Kind {
             exit_status: exit_status.map(|e| e.0),
             diagnostics: diagnostics.to_string(),
             counted: *counted,
+            used: Some(used_to_wire(used)),
             wall_ms: wall.0,
         }),
         Record::Epoch { .. }
@@ -197,6 +217,7 @@ fn attempt_to_wire(record: &Record) -> Kind {
         | Record::ApplicationSubmitted(_)
         | Record::KillRequested { .. }
         | Record::ApplicationFinished { .. }
+        | Record::ApplicationUpdated { .. }
         | Record::ApplicationRemoved { .. } => to_wire(record),
     }
 }
@@ -237,6 +258,7 @@ fn from_wire(kind: Kind) -> Result<Record, RecordError> {
         Kind::AttemptRegistered(r) => Record::AttemptRegistered {
             attempt: field("attempt", &r.attempt)?,
             host: r.host,
+            rpc_port: r.rpc_port.unwrap_or(-1),
             tracking_url: r.tracking_url,
             wall: WallMillis(r.wall_ms),
         },
@@ -245,6 +267,7 @@ fn from_wire(kind: Kind) -> Result<Record, RecordError> {
             final_status: field("final_status", &r.final_status)?,
             exit_status: r.exit_status.map(ExitStatus),
             diagnostics: r.diagnostics.into(),
+            tracking_url: r.tracking_url,
         },
         Kind::AttemptFinished(r) => Record::AttemptFinished {
             attempt: field("attempt", &r.attempt)?,
@@ -252,6 +275,7 @@ fn from_wire(kind: Kind) -> Result<Record, RecordError> {
             exit_status: r.exit_status.map(ExitStatus),
             diagnostics: r.diagnostics.into(),
             counted: r.counted,
+            used: used_from_wire(r.used),
             wall: WallMillis(r.wall_ms),
         },
         Kind::ApplicationFinished(r) => Record::ApplicationFinished {
@@ -260,11 +284,36 @@ fn from_wire(kind: Kind) -> Result<Record, RecordError> {
             final_status: field("final_status", &r.final_status)?,
             exit_status: r.exit_status.map(ExitStatus),
             diagnostics: r.diagnostics.into(),
+            used: used_from_wire(r.used),
             wall: WallMillis(r.wall_ms),
+        },
+        Kind::ApplicationUpdated(r) => Record::ApplicationUpdated {
+            application: field("application", &r.application)?,
+            queue: r.queue,
+            priority: r.priority,
+            lifetime: (r.expires_ms > 0).then_some(Lifetime {
+                expires: WallMillis(r.expires_ms),
+                span_ms: r.span_ms,
+            }),
         },
         Kind::ApplicationRemoved(r) => Record::ApplicationRemoved {
             application: field("application", &r.application)?,
         },
+    })
+}
+
+fn used_to_wire(used: &ResourceSeconds) -> wire::ResourceSeconds {
+    wire::ResourceSeconds {
+        memory_mib: used.memory_mib,
+        vcores: used.vcores,
+    }
+}
+
+/// None in records of before it was kept.
+fn used_from_wire(wire: Option<wire::ResourceSeconds>) -> ResourceSeconds {
+    wire.map_or_else(ResourceSeconds::default, |used| ResourceSeconds {
+        memory_mib: used.memory_mib,
+        vcores: used.vcores,
     })
 }
 
@@ -315,6 +364,11 @@ fn submitted_to_wire(submitted: &SubmittedApplication) -> wire::ApplicationSubmi
             application: submission
                 .application
                 .map_or_else(String::new, |a| a.to_string()),
+            node_label: submission.node_label.clone(),
+            keep_containers: submission.keep_containers,
+            failures_validity_ms: submission.failures_validity_ms,
+            view_acl: submission.view_acl.clone(),
+            modify_acl: submission.modify_acl.clone(),
         }),
     }
 }
@@ -346,6 +400,11 @@ fn submitted_from_wire(
             tie_to_client: submission.tie_to_client,
             application_type: submission.application_type,
             settings: submission.settings,
+            node_label: submission.node_label,
+            keep_containers: submission.keep_containers,
+            failures_validity_ms: submission.failures_validity_ms,
+            view_acl: submission.view_acl,
+            modify_acl: submission.modify_acl,
         },
     })
 }
@@ -377,6 +436,11 @@ fn launch_to_wire(launch: &LaunchContext) -> wire::Launch {
             .iter()
             .map(|(name, s)| (name.clone(), s.0.clone()))
             .collect(),
+        contract: match launch.contract {
+            LaunchContract::Bobbin => 0,
+            LaunchContract::Yarn => 1,
+        },
+        service_data: launch.service_data.clone(),
     }
 }
 
@@ -429,6 +493,17 @@ fn launch_from_wire(wire: wire::Launch) -> Result<LaunchContext, RecordError> {
             .into_iter()
             .map(|(name, s)| (name, Secret(s)))
             .collect(),
+        contract: match wire.contract {
+            0 => LaunchContract::Bobbin,
+            1 => LaunchContract::Yarn,
+            other => {
+                return Err(RecordError::Field {
+                    field: "contract",
+                    problem: format!("{other} is none that this version knows"),
+                });
+            }
+        },
+        service_data: wire.service_data,
     })
 }
 
@@ -471,6 +546,8 @@ mod tests {
                     executable: true,
                 }],
                 secrets: BTreeMap::from([("key".to_owned(), Secret(vec![1, 2]))]),
+                contract: LaunchContract::Yarn,
+                service_data: BTreeMap::from([("spark_shuffle".to_owned(), vec![3])]),
             },
             resource: Resource::new(576, 1),
             overhead: Resource::new(64, 0),
@@ -480,6 +557,11 @@ mod tests {
             tie_to_client: true,
             application_type: "BOBBIN".to_owned(),
             settings: BTreeMap::from([("num-executors".to_owned(), "2".to_owned())]),
+            node_label: "gpu".to_owned(),
+            keep_containers: true,
+            failures_validity_ms: Some(0),
+            view_acl: "bob staff".to_owned(),
+            modify_acl: "*".to_owned(),
         }
     }
 
@@ -495,6 +577,10 @@ mod tests {
         };
         let node = "127.0.0.1:45001".parse().unwrap();
         let wall = WallMillis(11);
+        let used = ResourceSeconds {
+            memory_mib: 12,
+            vcores: 13,
+        };
         let (exit_status, diagnostics) = (Some(ExitStatus(-104)), Arc::from("words"));
         vec![
             Record::Epoch {
@@ -535,6 +621,7 @@ mod tests {
             Record::AttemptRegistered {
                 attempt,
                 host: "h".to_owned(),
+                rpc_port: 4040,
                 tracking_url: String::new(),
                 wall,
             },
@@ -543,6 +630,7 @@ mod tests {
                 final_status: FinalStatus::Succeeded,
                 exit_status: None,
                 diagnostics: Arc::clone(&diagnostics),
+                tracking_url: "http://history".to_owned(),
             },
             Record::AttemptFinished {
                 attempt,
@@ -550,6 +638,7 @@ mod tests {
                 exit_status,
                 diagnostics: Arc::clone(&diagnostics),
                 counted: true,
+                used,
                 wall,
             },
             Record::ApplicationFinished {
@@ -558,7 +647,23 @@ mod tests {
                 final_status: FinalStatus::Failed,
                 exit_status,
                 diagnostics,
+                used,
                 wall,
+            },
+            Record::ApplicationUpdated {
+                application: application(),
+                queue: "research".to_owned(),
+                priority: -1,
+                lifetime: Some(Lifetime {
+                    expires: wall,
+                    span_ms: 5,
+                }),
+            },
+            Record::ApplicationUpdated {
+                application: application(),
+                queue: String::new(),
+                priority: 0,
+                lifetime: None,
             },
             Record::ApplicationRemoved {
                 application: application(),
@@ -590,7 +695,7 @@ mod tests {
         }
 
         #[test]
-        fn damage_never_panics(which in 0..13_usize, at: prop::sample::Index, bit in 0..8_u8) {
+        fn damage_never_panics(which in 0..15_usize, at: prop::sample::Index, bit in 0..8_u8) {
             let mut bytes = encode(&one_of_each()[which]);
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::config::Config;
-use crate::driver::{Backing, COMPACT_BYTES, Driver};
+use crate::driver::{Backing, COMPACT_BYTES, Driver, DriverHandle};
 use crate::file_tree::{FileTree, Files};
 use crate::grpc::Doors;
 use crate::grpc::app_master::MasterService;
@@ -79,7 +79,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     driver.settle().await?;
     let stop = CancellationToken::new();
     let (http, address) = web::bind(&config.http_listen).await?;
-    let web = web_door(&config, &doorkeeper, &minter, address)?;
+    let web = web_door(&config, (&doorkeeper, &handle), &minter, address)?;
     let yarn = Listeners::bind(&config.yarn).await?;
     let addresses = yarn.addresses(address);
     let doors = Doors {
@@ -87,6 +87,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         driver: handle,
         minter,
         addresses,
+        hadoop: addresses.for_clients(&config),
         stop: stop.clone(),
     };
     let routes = routes(doors, store, StagingService::new(doorkeeper, tree));
@@ -138,7 +139,7 @@ fn folders(config: &Config) -> anyhow::Result<FolderLock> {
 /// WebHDFS; what is nobody's in its tree belongs to the account of this process.
 fn web_door(
     config: &Config,
-    doorkeeper: &Doorkeeper,
+    (doorkeeper, driver): (&Doorkeeper, &DriverHandle),
     minter: &Minter,
     address: SocketAddr,
 ) -> anyhow::Result<Web> {
@@ -146,6 +147,7 @@ fn web_door(
     let root = config.folders.lib.join("files");
     Ok(Web {
         doorkeeper: doorkeeper.clone(),
+        driver: driver.clone(),
         minter: minter.clone(),
         files: Files::open(&root, superuser, config.upload_bytes_max)?,
         address,
@@ -256,6 +258,7 @@ fn last_epoch(records: &[(u64, Record)]) -> (u32, u64) {
         | Record::AttemptFinishing { .. }
         | Record::AttemptFinished { .. }
         | Record::ApplicationFinished { .. }
+        | Record::ApplicationUpdated { .. }
         | Record::ApplicationRemoved { .. } => None,
     });
     epochs.max().unwrap_or_else(|| (0, wall_now().0))

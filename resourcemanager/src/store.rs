@@ -162,7 +162,8 @@ fn change_of(record: &Record) -> Option<IndexChange> {
         | Record::AttemptRegistered { .. }
         | Record::AttemptFinishing { .. }
         | Record::AttemptFinished { .. }
-        | Record::ApplicationFinished { .. } => None,
+        | Record::ApplicationFinished { .. }
+        | Record::ApplicationUpdated { .. } => None,
     }
 }
 
@@ -415,6 +416,11 @@ mod tests {
                 tie_to_client: false,
                 application_type: String::new(),
                 settings: std::collections::BTreeMap::new(),
+                node_label: String::new(),
+                keep_containers: false,
+                failures_validity_ms: None,
+                view_acl: String::new(),
+                modify_acl: String::new(),
             },
             submitted: WallMillis(1),
         }))

@@ -13,12 +13,14 @@ use bobbin_types::{
 };
 
 use crate::attempt::Attempt;
+use crate::authority::Acls;
 use crate::event::{AskKey, RequestId, SessionId};
 use crate::liveness::DeadlineKey;
 use crate::manager::ResourceManager;
 use crate::node::NodeKey;
-use crate::record::{Record, SubmittedApplication};
+use crate::record::{Lifetime, Record, SubmittedApplication};
 use crate::scheduler::{DemandKey, Turn};
+use crate::usage::{ResourceSeconds, Usage};
 use crate::{Effect, NodeCommand, Reply, Transition};
 
 /// What moves an application on.
@@ -133,6 +135,11 @@ pub(crate) struct EndedContainer {
     pub(crate) exit_status: ExitStatus,
     pub(crate) diagnostics: Arc<str>,
     pub(crate) is_master: bool,
+    pub(crate) priority: i32,
+    pub(crate) version: u32,
+    /// `None`: its resource manager was restarted before it was seen again.
+    pub(crate) created: Option<WallMillis>,
+    pub(crate) finished: WallMillis,
 }
 
 /// How an application ended.
@@ -149,14 +156,16 @@ pub(crate) struct Application {
     /// Without its launch context once it has ended.
     pub(crate) spec: Arc<SubmittedApplication>,
     pub(crate) turn: Turn,
+    pub(crate) queue: String,
+    pub(crate) lifetime: Option<Lifetime>,
     pub(crate) state: ApplicationState,
     /// In order; the last is the current one.
     pub(crate) attempts: Vec<Attempt>,
-    /// Attempts that used one up.
-    pub(crate) failures: u32,
     /// Containers of any attempt whose end is not known.
     pub(crate) live: BTreeSet<ContainerId>,
     pub(crate) used: Resource,
+    /// `used` over time.
+    pub(crate) usage: Usage,
     pub(crate) asks: BTreeMap<Arc<AskKey>, Wanted>,
     pub(crate) ended_containers: BTreeMap<ContainerId, EndedContainer>,
     /// Nodes that had containers of it.
@@ -188,13 +197,15 @@ impl Application {
         };
         Application {
             tied: spec.submission.tie_to_client,
+            queue: spec.submission.queue.clone(),
+            lifetime: Lifetime::of(&spec),
             spec,
             turn,
             state: ApplicationState::New,
             attempts: Vec::new(),
-            failures: 0,
             live: BTreeSet::new(),
             used: Resource::default(),
+            usage: Usage::default(),
             asks: BTreeMap::new(),
             ended_containers: BTreeMap::new(),
             nodes: BTreeSet::new(),
@@ -206,6 +217,13 @@ impl Application {
             lease: None,
             end: None,
             progress_permille: 0,
+        }
+    }
+
+    pub(crate) fn acls(&self) -> Acls<'_> {
+        Acls {
+            view: &self.spec.submission.view_acl,
+            modify: &self.spec.submission.modify_acl,
         }
     }
 
@@ -224,6 +242,33 @@ impl Application {
     /// The attempt that has not ended: at most the last one.
     pub(crate) fn live_attempt(&self) -> Option<&Attempt> {
         self.current().filter(|attempt| !attempt.state.is_ended())
+    }
+
+    pub(crate) fn used_seconds(&self, now: Millis) -> ResourceSeconds {
+        self.usage.seconds(&self.used, now)
+    }
+
+    /// What may have changed of it since its submission.
+    pub(crate) fn updated(&self) -> Record {
+        Record::ApplicationUpdated {
+            application: self.id(),
+            queue: self.queue.clone(),
+            priority: self.turn.priority.0,
+            lifetime: self.lifetime,
+        }
+    }
+
+    /// Attempts that used one up, and still count at this moment.
+    ///
+    /// Source: `RMAppImpl.getNumFailedAppAttempts`.
+    pub(crate) fn failures(&self, wall: WallMillis) -> u32 {
+        let valid_ms = self.spec.submission.failures_validity_ms;
+        let is_recent = |attempt: &&Attempt| match (valid_ms, attempt.finished) {
+            (None, _) | (_, None) => true,
+            (Some(ms), Some(finished)) => finished.0.saturating_add(ms) > wall.0,
+        };
+        let counted = self.attempts.iter().filter(|attempt| attempt.counted);
+        u32::try_from(counted.filter(is_recent).count()).unwrap_or(u32::MAX)
     }
 
     /// Whether nothing of it runs, as far as is known.
@@ -473,6 +518,7 @@ impl ResourceManager {
             final_status: end.final_status,
             exit_status: end.exit_status,
             diagnostics: Arc::clone(&end.diagnostics),
+            used: application.used_seconds(self.now),
             wall: end.wall,
         }));
         application.end = Some(end);

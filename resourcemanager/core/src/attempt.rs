@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bobbin_types::{
-    ApplicationId, ApplicationState, AttemptId, AttemptState, ContainerId, ExitStatus, FinalStatus,
-    Millis, NodeId, WallMillis,
+    ApplicationId, ApplicationState, AttemptId, AttemptState, ContainerId, ContainerState,
+    ExitStatus, FinalStatus, Millis, NodeId, WallMillis,
 };
 
 use crate::application::{ApplicationInput, End};
@@ -114,6 +114,7 @@ pub(crate) struct Attempt {
     /// The master's stream.
     pub(crate) session: Option<SessionId>,
     pub(crate) host: String,
+    pub(crate) rpc_port: i32,
     pub(crate) tracking_url: String,
     pub(crate) started: Option<WallMillis>,
     pub(crate) finished: Option<WallMillis>,
@@ -130,6 +131,11 @@ pub(crate) struct Attempt {
     pub(crate) verdict: Option<Arc<str>>,
     /// Containers that the master holds from before a restart and no node has reported yet.
     pub(crate) awaited: BTreeSet<ContainerId>,
+    /// Containers that ended while its master had no stream: it is told when it is back, unless it
+    /// names what it holds itself.
+    pub(crate) undelivered: BTreeSet<ContainerId>,
+    /// Hosts on which it wants no containers.
+    pub(crate) blacklist: BTreeSet<String>,
     /// Nodes that had containers of it.
     pub(crate) nodes: BTreeSet<NodeKey>,
 }
@@ -142,6 +148,7 @@ impl Attempt {
             place: None,
             session: None,
             host: String::new(),
+            rpc_port: -1,
             tracking_url: String::new(),
             started: None,
             finished: None,
@@ -153,7 +160,19 @@ impl Attempt {
             counted: false,
             verdict: None,
             awaited: BTreeSet::new(),
+            undelivered: BTreeSet::new(),
+            blacklist: BTreeSet::new(),
             nodes: BTreeSet::new(),
+        }
+    }
+}
+
+impl Attempt {
+    /// Its master's user interface; once it has unregistered, what it named for its history.
+    pub(crate) fn shown_url(&self) -> String {
+        match &self.finish {
+            Some(finish) => finish.tracking_url.clone(),
+            None => self.tracking_url.clone(),
         }
     }
 }
@@ -347,6 +366,15 @@ impl ResourceManager {
             })
     }
 
+    /// The live attempt that a container belongs to: its own, or the one it was kept for.
+    pub(crate) fn heir(&self, id: ContainerId) -> Option<AttemptId> {
+        let application = self.applications.get(&id.application())?;
+        let live = application.live_attempt()?.id;
+        let is_kept =
+            application.spec.submission.keep_containers && id.attempt.attempt < live.attempt;
+        ((live == id.attempt || is_kept) && self.attempt_takes_containers(live)).then_some(live)
+    }
+
     /// Whether the master's container may still run somewhere.
     pub(crate) fn master_is_live(&self, id: AttemptId) -> bool {
         let container = self.attempt(id).and_then(|attempt| attempt.place.as_ref());
@@ -418,7 +446,12 @@ impl ResourceManager {
     }
 
     /// The application is being killed and its master is gone.
-    pub(crate) fn attempt_killed(&mut self, now: Millis, id: AttemptId, effects: &mut Vec<Effect>) {
+    pub(crate) fn attempt_killed(
+        &mut self,
+        _now: Millis,
+        id: AttemptId,
+        effects: &mut Vec<Effect>,
+    ) {
         let reason = self
             .applications
             .get(&id.application)
@@ -429,7 +462,8 @@ impl ResourceManager {
             diagnostics: crate::text::clip(reason.as_deref().unwrap_or("killed")),
             counted: false,
         };
-        self.end_attempt(now, id, end, ExitStatus::KILLED_BY_RESOURCEMANAGER, effects);
+        let status = ExitStatus::KILLED_BY_RESOURCEMANAGER;
+        self.end_attempt(id, end, (status, false), effects);
     }
 
     /// It ended after its farewell: so does its application.
@@ -451,7 +485,7 @@ impl ResourceManager {
             wall: self.wall,
         };
         let status = ExitStatus::KILLED_AFTER_APP_COMPLETION;
-        if self.end_attempt(now, id, end, status, effects) {
+        if self.end_attempt(id, end, (status, false), effects) {
             let input = ApplicationInput::AttemptFinished;
             self.end_application(now, id.application, input, application_end, effects);
         }
@@ -466,7 +500,11 @@ impl ResourceManager {
         effects: &mut Vec<Effect>,
     ) {
         let (exit_status, diagnostics) = (end.exit_status, Arc::clone(&end.diagnostics));
-        if !self.end_attempt(now, id, end, ExitStatus::ABORTED, effects) {
+        let keeps = self
+            .applications
+            .get(&id.application)
+            .is_some_and(|a| a.spec.submission.keep_containers && !a.spec.submission.unmanaged);
+        if !self.end_attempt(id, end, (ExitStatus::ABORTED, keeps), effects) {
             return;
         }
         self.follow_failed_attempt(now, id, exit_status, &diagnostics, effects);
@@ -486,8 +524,8 @@ impl ResourceManager {
         };
         let submission = &application.spec.submission;
         let max = submission.max_attempts;
-        let goes_on =
-            !submission.unmanaged && application.failures < max && id.attempt < ATTEMPTS_TOTAL_MAX;
+        let failures = application.failures(self.wall);
+        let goes_on = !submission.unmanaged && failures < max && id.attempt < ATTEMPTS_TOTAL_MAX;
         if goes_on {
             self.step_application(id.application, ApplicationInput::AttemptFollows, effects);
             self.start_attempt(now, id.application, effects);
@@ -498,8 +536,7 @@ impl ResourceManager {
         } else {
             let number = id.attempt;
             crate::text::clip(&format!(
-                "attempt {number} failed ({} of {max}): {diagnostics}",
-                application.failures
+                "attempt {number} failed ({failures} of {max}): {diagnostics}"
             ))
         };
         let end = End {
@@ -513,13 +550,13 @@ impl ResourceManager {
         self.end_application(now, id.application, input, end, effects);
     }
 
-    /// The attempt's last transition: recorded, its tokens revoked, its containers told to end.
+    /// The attempt's last transition: recorded, its tokens revoked, its containers told to end
+    /// (those that run are kept if `keeps`).
     fn end_attempt(
         &mut self,
-        _now: Millis,
         id: AttemptId,
         end: AttemptEnd,
-        stop_status: ExitStatus,
+        (stop_status, keeps): (ExitStatus, bool),
         effects: &mut Vec<Effect>,
     ) -> bool {
         if !self.step_attempt(id, end.input, effects) {
@@ -532,7 +569,7 @@ impl ResourceManager {
         let Some(application) = self.applications.get_mut(&id.application) else {
             return false;
         };
-        application.failures += u32::from(end.counted);
+        let used = application.used_seconds(self.now);
         let Some(attempt) = application.current_mut() else {
             return false;
         };
@@ -541,12 +578,14 @@ impl ResourceManager {
         attempt.counted = end.counted;
         attempt.finished = Some(wall);
         attempt.awaited.clear();
+        attempt.undelivered.clear();
         effects.push(Effect::Persist(Record::AttemptFinished {
             attempt: id,
             state: attempt.state,
             exit_status: end.exit_status,
             diagnostics: Arc::clone(&end.diagnostics),
             counted: end.counted,
+            used,
             wall,
         }));
         let nodes: Vec<NodeKey> = attempt.nodes.iter().copied().collect();
@@ -561,21 +600,38 @@ impl ResourceManager {
         };
         self.dismiss_master(id, reason, effects);
         for node in nodes {
-            self.tell_node(node, NodeCommand::RevokeAttempt { attempt: id }, effects);
+            let command = NodeCommand::RevokeAttempt {
+                attempt: id,
+                keep_containers: keeps,
+            };
+            self.tell_node(node, command, effects);
         }
-        self.stop_attempt(id, stop_status, effects);
+        self.stop_attempt(id, (stop_status, keeps), effects);
         true
     }
 
-    /// Ends every container of one attempt.
-    fn stop_attempt(&mut self, id: AttemptId, status: ExitStatus, effects: &mut Vec<Effect>) {
+    /// Ends every container of one attempt, and what it had been handed; if `keeps` only what does
+    /// not run.
+    fn stop_attempt(
+        &mut self,
+        id: AttemptId,
+        (status, keeps): (ExitStatus, bool),
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(application) = self.applications.get(&id.application) else {
             return;
+        };
+        let is_kept = |id: &ContainerId| {
+            keeps
+                && self
+                    .containers
+                    .get(id)
+                    .is_some_and(|c| !c.is_master && c.state == ContainerState::Running)
         };
         let live = application
             .live
             .iter()
-            .filter(|container| container.attempt == id);
+            .filter(|container| container.attempt.attempt <= id.attempt && !is_kept(container));
         for container in live.copied().collect::<Vec<_>>() {
             let input = ContainerInput::KillOrdered;
             self.stop_container(container, input, status, "its attempt is over", effects);

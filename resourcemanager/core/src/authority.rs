@@ -3,6 +3,7 @@
 //! Principals are proven before they come here: by a peer's uid or by a token's signature.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bobbin_types::{ApplicationId, AttemptId, ContainerId, NodeId, UserName};
 
@@ -11,7 +12,12 @@ use bobbin_types::{ApplicationId, AttemptId, ContainerId, NodeId, UserName};
 pub enum Principal {
     /// A person. uid 0 and the resource manager's own uid administer; as a submitter uid 0 is the
     /// account of `root_runs_as`, which is then the name here.
-    User { name: UserName, administrator: bool },
+    User {
+        name: UserName,
+        administrator: bool,
+        /// For the access lists of applications; empty where they are not known.
+        groups: Groups,
+    },
     /// An application master, by its attempt's token.
     Attempt(AttemptId),
     /// A node agent, by its node token: the host it is for.
@@ -19,6 +25,10 @@ pub enum Principal {
     /// A container, by its container token, or its agent on its behalf.
     Container(ContainerId),
 }
+
+/// Names of the groups that the host gives a user.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Groups(pub Arc<[String]>);
 
 /// The one mapping from a uid that the kernel proved to a principal. uid 0 administers and, as a
 /// submitter, is the account `root_runs_as`; the resource manager's own uid administers as itself.
@@ -28,11 +38,13 @@ pub fn principal_of_uid(
     account: &UserName,
     own_uid: u32,
     root_runs_as: &UserName,
+    groups: Groups,
 ) -> Principal {
     let name = if uid == 0 { root_runs_as } else { account };
     Principal::User {
         name: name.clone(),
         administrator: uid == 0 || uid == own_uid,
+        groups,
     }
 }
 
@@ -51,6 +63,18 @@ pub enum Operation {
     ViewApplication,
     /// `Client.KillApplication`.
     KillApplication,
+    /// `updateApplicationPriority`.
+    SetPriority,
+    /// `moveApplicationAcrossQueues`.
+    MoveApplication,
+    /// `updateApplicationTimeouts`.
+    SetTimeout,
+    /// `failApplicationAttempt`.
+    FailAttempt,
+    /// `signalToContainer`.
+    SignalContainer,
+    /// `ResourceManagerAdministrationProtocol`: whatever changes the cluster.
+    Administer,
     /// `Client.HoldLease`.
     HoldLease,
     /// `Client.ReadLogs`, `ListLogFiles`.
@@ -81,6 +105,12 @@ impl Operation {
         Operation::SubmitApplication,
         Operation::ViewApplication,
         Operation::KillApplication,
+        Operation::SetPriority,
+        Operation::MoveApplication,
+        Operation::SetTimeout,
+        Operation::FailAttempt,
+        Operation::SignalContainer,
+        Operation::Administer,
         Operation::HoldLease,
         Operation::ReadLogs,
         Operation::CreateUserToken,
@@ -106,6 +136,12 @@ impl Operation {
             Operation::NewApplication
             | Operation::SubmitApplication
             | Operation::KillApplication
+            | Operation::SetPriority
+            | Operation::MoveApplication
+            | Operation::SetTimeout
+            | Operation::FailAttempt
+            | Operation::SignalContainer
+            | Operation::Administer
             | Operation::HoldLease
             | Operation::CreateUserToken
             | Operation::CreateNodeToken
@@ -126,6 +162,12 @@ impl Operation {
             Operation::SubmitApplication => "submit",
             Operation::ViewApplication => "view",
             Operation::KillApplication => "kill",
+            Operation::SetPriority => "change the priority of",
+            Operation::MoveApplication => "move",
+            Operation::SetTimeout => "change the timeout of",
+            Operation::FailAttempt => "fail an attempt of",
+            Operation::SignalContainer => "signal a container of",
+            Operation::Administer => "administer",
             Operation::HoldLease => "hold the lease of",
             Operation::ReadLogs => "read logs of",
             Operation::CreateUserToken => "create a token for",
@@ -140,6 +182,48 @@ impl Operation {
     }
 }
 
+/// An application's access lists: YARN's text, `user1,user2 group1,group2`, or `*` for everybody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Acls<'a> {
+    pub view: &'a str,
+    pub modify: &'a str,
+}
+
+/// What decides about an application, to be carried out of the core by a door that asks later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApplicationRights {
+    pub id: ApplicationId,
+    pub owner: UserName,
+    pub view_acl: String,
+    pub modify_acl: String,
+}
+
+impl ApplicationRights {
+    #[must_use]
+    pub fn object(&self) -> Object<'_> {
+        Object::Application {
+            id: self.id,
+            owner: &self.owner,
+            acls: Acls {
+                view: &self.view_acl,
+                modify: &self.modify_acl,
+            },
+        }
+    }
+}
+
+/// Whether the list names the user or one of his groups.
+///
+/// Source: `AccessControlList`: users, a blank, groups; commas between them.
+fn is_listed(acl: &str, name: &UserName, groups: &Groups) -> bool {
+    if acl.trim() == "*" {
+        return true;
+    }
+    let (users, named_groups) = acl.split_once(' ').unwrap_or((acl, ""));
+    let has = |list: &str, wanted: &str| list.split(',').any(|entry| entry.trim() == wanted);
+    has(users, name.as_str()) || groups.0.iter().any(|group| has(named_groups, group))
+}
+
 /// What it is asked of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Object<'a> {
@@ -148,6 +232,7 @@ pub enum Object<'a> {
     Application {
         id: ApplicationId,
         owner: &'a UserName,
+        acls: Acls<'a>,
     },
     /// A user, as the subject of a token or the owner of a folder.
     User(&'a UserName),
@@ -165,10 +250,12 @@ impl fmt::Display for Principal {
             Principal::User {
                 name,
                 administrator: false,
+                groups: _,
             } => write!(f, "user {name}"),
             Principal::User {
                 name,
                 administrator: true,
+                groups: _,
             } => {
                 write!(f, "user {name} (administrator)")
             }
@@ -183,7 +270,7 @@ impl fmt::Display for Object<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Object::Cluster => f.write_str("the cluster"),
-            Object::Application { id, owner } => write!(f, "{id} of user {owner}"),
+            Object::Application { id, owner, .. } => write!(f, "{id} of user {owner}"),
             Object::User(name) => write!(f, "user {name}"),
             Object::Host(host) => write!(f, "host {host}"),
             Object::Node(node) => write!(f, "node {node}"),
@@ -214,7 +301,8 @@ pub fn may(principal: &Principal, operation: Operation, object: &Object<'_>) -> 
         Principal::User {
             name,
             administrator,
-        } => user_may(name, *administrator, operation, object),
+            groups,
+        } => user_may((name, groups), *administrator, operation, object),
         Principal::Attempt(attempt) => attempt_may(*attempt, operation, object),
         Principal::Node(host) => node_may(host, operation, object),
         Principal::Container(container) => container_may(container, operation, object),
@@ -228,7 +316,7 @@ pub fn may(principal: &Principal, operation: Operation, object: &Object<'_>) -> 
 }
 
 fn user_may(
-    name: &UserName,
+    (name, groups): (&UserName, &Groups),
     administrator: bool,
     operation: Operation,
     object: &Object<'_>,
@@ -242,15 +330,35 @@ fn user_may(
         | Object::Attempt(_)
         | Object::File(_) => false,
     };
+    let acls = match object {
+        Object::Application { acls, .. } => *acls,
+        Object::Cluster
+        | Object::User(_)
+        | Object::Host(_)
+        | Object::Node(_)
+        | Object::Attempt(_)
+        | Object::File(_) => Acls::default(),
+    };
+    let listed = |acl: &str| {
+        if owner || administrator || is_listed(acl, name, groups) {
+            Ok(())
+        } else {
+            Err("only its owner, whom its access list names, and administrators")
+        }
+    };
     match operation {
         Operation::ViewCluster
         | Operation::ViewNodes
         | Operation::NewApplication
         | Operation::SubmitApplication => Ok(()),
-        Operation::ViewApplication
-        | Operation::KillApplication
-        | Operation::HoldLease
-        | Operation::ReadLogs
+        Operation::ViewApplication | Operation::ReadLogs => listed(acls.view),
+        Operation::KillApplication
+        | Operation::SetPriority
+        | Operation::MoveApplication
+        | Operation::SetTimeout
+        | Operation::FailAttempt
+        | Operation::SignalContainer => listed(acls.modify),
+        Operation::HoldLease
         | Operation::CreateUserToken
         | Operation::Upload
         | Operation::FetchStaged => {
@@ -260,7 +368,7 @@ fn user_may(
                 Err("only its owner and administrators")
             }
         }
-        Operation::CreateNodeToken => {
+        Operation::CreateNodeToken | Operation::Administer => {
             if administrator {
                 Ok(())
             } else {
@@ -299,6 +407,12 @@ fn attempt_may(
         | Operation::NewApplication
         | Operation::SubmitApplication
         | Operation::KillApplication
+        | Operation::SetPriority
+        | Operation::MoveApplication
+        | Operation::SetTimeout
+        | Operation::FailAttempt
+        | Operation::SignalContainer
+        | Operation::Administer
         | Operation::HoldLease
         | Operation::ReadLogs
         | Operation::CreateUserToken
@@ -333,6 +447,12 @@ fn node_may(host: &str, operation: Operation, object: &Object<'_>) -> Result<(),
         | Operation::SubmitApplication
         | Operation::ViewApplication
         | Operation::KillApplication
+        | Operation::SetPriority
+        | Operation::MoveApplication
+        | Operation::SetTimeout
+        | Operation::FailAttempt
+        | Operation::SignalContainer
+        | Operation::Administer
         | Operation::HoldLease
         | Operation::ReadLogs
         | Operation::CreateUserToken
@@ -366,18 +486,25 @@ fn container_may(
     };
     let allowed = match operation {
         Operation::FetchStaged => own,
+        // As its application's user: the door looks him up, the file's mode then decides.
+        Operation::ReadFiles => matches!(object, Object::File(_)),
         Operation::ViewCluster
         | Operation::ViewNodes
         | Operation::NewApplication
         | Operation::SubmitApplication
         | Operation::ViewApplication
         | Operation::KillApplication
+        | Operation::SetPriority
+        | Operation::MoveApplication
+        | Operation::SetTimeout
+        | Operation::FailAttempt
+        | Operation::SignalContainer
+        | Operation::Administer
         | Operation::HoldLease
         | Operation::ReadLogs
         | Operation::CreateUserToken
         | Operation::CreateNodeToken
         | Operation::Upload
-        | Operation::ReadFiles
         | Operation::ChangeFiles
         | Operation::AttachNode
         | Operation::AttachMaster => false,
@@ -386,5 +513,59 @@ fn container_may(
         Ok(())
     } else {
         Err("a container's token fetches its application's files only")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn access_lists_are_read_as_yarn_reads_them() {
+        let ann: UserName = "ann".parse().unwrap();
+        let groups = Groups(Arc::from(["staff".to_owned(), "wheel".to_owned()]));
+        let none = Groups::default();
+        for acl in ["*", " * ", "ann", "bob,ann", "ann ", "bob,ann x"] {
+            assert!(is_listed(acl, &ann, &none), "{acl:?}");
+        }
+        for acl in ["bob staff", " x,wheel", " wheel, x"] {
+            assert!(is_listed(acl, &ann, &groups), "{acl:?}");
+            assert!(!is_listed(acl, &ann, &none), "{acl:?}");
+        }
+        // Behind the blank are groups, whatever stands there.
+        for acl in [
+            "", " ", "annie", "staff", "bob *", "ann2,an", " ann", "bob, ann", "*,",
+        ] {
+            assert!(!is_listed(acl, &ann, &groups), "{acl:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_gives_what_it_is_for_and_no_more() {
+        let rights = ApplicationRights {
+            id: "application_1_0001".parse().unwrap(),
+            owner: "ann".parse().unwrap(),
+            view_acl: "bob".to_owned(),
+            modify_acl: " staff".to_owned(),
+        };
+        let who = |name: &str, groups: &[&str]| Principal::User {
+            name: name.parse().unwrap(),
+            administrator: false,
+            groups: Groups(groups.iter().map(|g| (*g).to_owned()).collect()),
+        };
+        let allowed = |principal: &Principal| {
+            Operation::ALL
+                .iter()
+                .filter(|operation| may(principal, **operation, &rights.object()).is_ok())
+                .filter(|operation| may(&who("eve", &[]), **operation, &rights.object()).is_err())
+                .map(|operation| format!("{operation:?}"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(allowed(&who("bob", &["bob"])), "ViewApplication ReadLogs");
+        assert_eq!(
+            allowed(&who("carl", &["staff"])),
+            "KillApplication SetPriority MoveApplication SetTimeout FailAttempt SignalContainer"
+        );
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bobbin_types::{
-    ApplicationId, ContainerId, ContainerState, ExitStatus, Millis, NodeId, Resource,
+    ApplicationId, ContainerId, ContainerState, ExitStatus, Millis, NodeId, Resource, WallMillis,
 };
 
 use crate::application::EndedContainer;
@@ -121,6 +121,14 @@ pub(crate) struct Container {
     /// Its node has said that it runs, or ran.
     pub(crate) started: bool,
     pub(crate) stop: Option<StopOrder>,
+    /// Of the ask that it was granted for.
+    pub(crate) priority: i32,
+    pub(crate) request_id: i64,
+    /// How often its size was changed.
+    pub(crate) version: u32,
+    /// Its node has been told that it shall have only this, and has not said that it is done.
+    pub(crate) shrinks_to: Option<Resource>,
+    pub(crate) created: WallMillis,
     /// It is in its application's sums. Not so once its node was given up, or if nobody knows its
     /// application.
     pub(crate) accounted: bool,
@@ -166,6 +174,7 @@ impl ResourceManager {
         if container.accounted {
             if let Some(application) = self.applications.get_mut(&id.application()) {
                 application.live.insert(id);
+                application.usage.add(&application.used, self.now);
                 application.used = application
                     .used
                     .checked_add(&resource)
@@ -194,6 +203,7 @@ impl ResourceManager {
         let (resource, is_master) = (container.resource, container.is_master);
         if let Some(application) = self.applications.get_mut(&id.application()) {
             application.live.remove(&id);
+            application.usage.add(&application.used, self.now);
             application.used = application
                 .used
                 .checked_sub(&resource)
@@ -264,11 +274,16 @@ impl ResourceManager {
             return;
         };
         match self.containers.get(&container) {
-            Some(known) if known.node == key => self.container_runs(now, container, effects),
+            Some(known) if known.node == key => {
+                self.container_runs(now, container, effects);
+                if let Some(resource) = resource {
+                    self.size_reported(container, &resource);
+                }
+            }
             Some(_) => {
                 self.illegal(container.to_string(), "ON ANOTHER NODE", "started", effects);
             }
-            None => self.foreign_runs(now, key, container, resource, effects),
+            None => self.foreign_runs(key, container, resource, effects),
         }
     }
 
@@ -298,7 +313,6 @@ impl ResourceManager {
     /// otherwise it is ended.
     pub(crate) fn foreign_runs(
         &mut self,
-        now: Millis,
         node: NodeKey,
         id: ContainerId,
         resource: Option<Resource>,
@@ -315,7 +329,7 @@ impl ResourceManager {
         let wanted = id.epoch < self.epoch
             && self.is_recovering()
             && !resource.is_zero()
-            && self.attempt_takes_containers(id.attempt);
+            && self.heir(id).is_some();
         let known = self.applications.contains_key(&id.application());
         self.add_container(Container {
             id,
@@ -325,11 +339,16 @@ impl ResourceManager {
             is_master: false,
             started: true,
             stop: None,
+            priority: 0,
+            request_id: -1,
+            version: 0,
+            shrinks_to: None,
+            created: self.wall,
             accounted: known,
         });
         if wanted {
             self.step_container(id, ContainerInput::Recovered, effects);
-            self.adopted(now, id, effects);
+            self.adopted(id, effects);
         } else {
             self.hold_successor(id);
             self.stop_container(
@@ -433,6 +452,10 @@ impl ResourceManager {
             exit_status,
             diagnostics: crate::text::clip(diagnostics),
             is_master: container.is_master,
+            priority: container.priority,
+            version: container.version,
+            created: Some(container.created),
+            finished: self.wall,
         };
         self.remember_ended(id, ended.clone());
         self.pending.changed.insert(id.application());
@@ -447,7 +470,7 @@ impl ResourceManager {
     /// An end of a container in no table: seen by nobody since a restart, or reported again.
     fn foreign_exited(&mut self, node: NodeKey, exit: &ContainerExit, effects: &mut Vec<Effect>) {
         let id = exit.container;
-        if !self.attempt_takes_containers(id.attempt) {
+        if self.heir(id).is_none() {
             return;
         }
         let Some(application) = self.applications.get(&id.application()) else {
@@ -463,25 +486,35 @@ impl ResourceManager {
             exit_status: exit.exit_status,
             diagnostics: crate::text::clip(&exit.diagnostics),
             is_master: false,
+            priority: 0,
+            version: 0,
+            created: None,
+            finished: self.wall,
         };
         self.remember_ended(id, ended.clone());
         self.no_longer_awaited(id);
         self.report_completed(id, &ended, effects);
     }
 
-    /// Tells the master, if it is there; else it learns it when it is back and names the container.
+    /// Tells the master that has the container now, at once or when it is back.
     fn report_completed(
         &mut self,
         id: ContainerId,
         ended: &EndedContainer,
         effects: &mut Vec<Effect>,
     ) {
-        let completed = completed(id, ended);
-        self.tell_master(
-            id.attempt,
-            MasterMessage::Completed(vec![completed]),
-            effects,
-        );
+        let Some(heir) = self.heir(id) else {
+            return;
+        };
+        let Some(attempt) = self.current_attempt_mut(heir) else {
+            return;
+        };
+        if attempt.session.is_none() {
+            attempt.undelivered.insert(id);
+        } else {
+            let message = MasterMessage::Completed(vec![completed(id, ended)]);
+            self.tell_master(heir, message, effects);
+        }
     }
 
     fn remember_ended(&mut self, id: ContainerId, ended: EndedContainer) {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use bobbin_types::{
     ApplicationId, ApplicationState, AttemptId, AttemptState, ContainerId, ExitStatus, NodeId,
-    NodeState, Resource, UserName,
+    NodeState, Resource, UserName, WallMillis,
 };
 
-use crate::event::{RequestId, SessionId};
+use crate::event::{ContainerSignal, ContainerUpdate, RequestId, SessionId, UpdateKind};
 use crate::launch::LaunchContext;
 use crate::record::{Record, SubmittedApplication};
 use crate::refusal::Refusal;
@@ -68,14 +68,20 @@ impl Effect {
                 | NodeCommand::ApplicationEnded { .. }
                 | NodeCommand::RevokeAttempt { .. }
                 | NodeCommand::Registered { .. } => true,
-                NodeCommand::Refused { .. } => false,
+                NodeCommand::Refused { .. }
+                | NodeCommand::SignalContainer { .. }
+                | NodeCommand::ResizeContainer { .. } => false,
             },
             Effect::ToMaster { message, .. } => match message {
                 MasterMessage::FinishAcknowledged | MasterMessage::Shutdown { .. } => true,
                 MasterMessage::Registered(_)
                 | MasterMessage::Granted(_)
                 | MasterMessage::Completed(_)
-                | MasterMessage::AskRefused { .. } => false,
+                | MasterMessage::AskRefused { .. }
+                | MasterMessage::BlacklistRefused { .. }
+                | MasterMessage::Inherited(_)
+                | MasterMessage::Updated(_)
+                | MasterMessage::UpdateRefused { .. } => false,
             },
             Effect::Persist(_)
             | Effect::CloseSession { .. }
@@ -105,6 +111,27 @@ pub enum Reply {
     },
     LeaseHeld {
         lease_ms: u64,
+    },
+    /// As it is now.
+    PrioritySet {
+        application: ApplicationId,
+        priority: i32,
+    },
+    Moved {
+        application: ApplicationId,
+        queue: String,
+    },
+    /// As it is now; `None`: never.
+    TimeoutSet {
+        application: ApplicationId,
+        expires: Option<WallMillis>,
+    },
+    /// Its master is being ended.
+    AttemptFailing {
+        attempt: AttemptId,
+    },
+    Signaled {
+        container: ContainerId,
     },
 }
 
@@ -137,8 +164,23 @@ pub enum NodeCommand {
     ApplicationEnded {
         application: ApplicationId,
     },
+    /// The attempt's tokens are dead, and its containers end unless they are kept for the next
+    /// attempt (those of them that shall end are named by `StopContainer`).
     RevokeAttempt {
         attempt: AttemptId,
+        keep_containers: bool,
+    },
+    /// Sent once: a lost stream loses it.
+    SignalContainer {
+        container: ContainerId,
+        signal: ContainerSignal,
+    },
+    /// The container gives up what it has beyond this. The agent says `ContainerStarted` with the
+    /// new size; until then the room stays taken.
+    ResizeContainer {
+        container: ContainerId,
+        resource: Resource,
+        version: u32,
     },
 }
 
@@ -178,6 +220,27 @@ pub enum MasterMessage {
         request_id: i64,
         reason: Refusal,
     },
+    BlacklistRefused {
+        reason: Refusal,
+    },
+    /// Running containers of earlier attempts that were kept and turned up after it registered.
+    Inherited(Vec<Grant>),
+    /// The door mints a container token with the new size and version.
+    Updated(Vec<UpdatedContainer>),
+    UpdateRefused {
+        update: ContainerUpdate,
+        /// The container's; `None`: it is not known.
+        version: Option<u32>,
+        reason: Refusal,
+    },
+}
+
+/// A container that has, or shall have, another size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpdatedContainer {
+    pub kind: UpdateKind,
+    /// With the new size and version.
+    pub container: Grant,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,6 +250,15 @@ pub struct MasterRegistered {
     pub largest_container: Resource,
     pub heartbeat_interval_ms: u64,
     pub nodes_running: usize,
+    pub queue: String,
+    /// Its application's, as they were submitted.
+    pub view_acl: String,
+    pub modify_acl: String,
+    /// Running containers of earlier attempts that were kept for this one. The door adds their
+    /// nodes' tokens.
+    pub containers_from_previous_attempts: Vec<Grant>,
+    /// Where [`crate::view::MasterView`] starts to tell of nodes.
+    pub node_changes: u64,
 }
 
 /// Room on a node for one container, until it is started, released or expired.
@@ -195,10 +267,13 @@ pub struct Grant {
     pub container: ContainerId,
     pub node: NodeId,
     pub node_grpc_address: String,
+    pub node_http_address: String,
     pub user: UserName,
     pub resource: Resource,
     pub priority: i32,
     pub request_id: i64,
+    /// 0, and one more with every update.
+    pub version: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -53,6 +53,43 @@ pub enum Event {
         wait: bool,
         reason: String,
     },
+    /// Reply: [`crate::Reply::PrioritySet`].
+    SetPriority {
+        request: RequestId,
+        principal: Principal,
+        application: ApplicationId,
+        /// Higher is more urgent.
+        priority: i32,
+    },
+    /// Reply: [`crate::Reply::Moved`].
+    MoveToQueue {
+        request: RequestId,
+        principal: Principal,
+        application: ApplicationId,
+        queue: String,
+    },
+    /// When the application is ended if it still runs then. Reply: [`crate::Reply::TimeoutSet`].
+    SetTimeout {
+        request: RequestId,
+        principal: Principal,
+        application: ApplicationId,
+        /// `None`: never.
+        expires: Option<WallMillis>,
+    },
+    /// Ends the live attempt as a failed one that counts; another follows if one is left.
+    /// Reply: [`crate::Reply::AttemptFailing`].
+    FailAttempt {
+        request: RequestId,
+        principal: Principal,
+        attempt: AttemptId,
+    },
+    /// Reply: [`crate::Reply::Signaled`], when the order is on its way to the container's node.
+    SignalContainer {
+        request: RequestId,
+        principal: Principal,
+        container: ContainerId,
+        signal: ContainerSignal,
+    },
     /// The caller of a waiting request has gone away: no reply any more.
     RequestAbandoned {
         request: RequestId,
@@ -122,6 +159,20 @@ pub enum Event {
         session: SessionId,
         containers: Vec<ContainerId>,
     },
+    /// Hosts on which the master wants no container, and hosts on which it wants them again.
+    /// Beyond the limit answered by `MasterMessage::BlacklistRefused`, and nothing is changed.
+    MasterBlacklist {
+        attempt: AttemptId,
+        session: SessionId,
+        additions: Vec<String>,
+        removals: Vec<String>,
+    },
+    /// Each is answered by `MasterMessage::Updated` or `MasterMessage::UpdateRefused`.
+    MasterUpdates {
+        attempt: AttemptId,
+        session: SessionId,
+        updates: Vec<ContainerUpdate>,
+    },
     /// The master unregisters. Answered by `MasterMessage::FinishAcknowledged` once durable.
     MasterFinishes {
         attempt: AttemptId,
@@ -132,7 +183,37 @@ pub enum Event {
         attempt: AttemptId,
         session: SessionId,
         progress_permille: u16,
+        /// `None`: as it was.
+        tracking_url: Option<String>,
     },
+}
+
+/// What a container's processes are told. Source: `SignalContainerCommand`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ContainerSignal {
+    /// SIGQUIT: a JVM writes its threads to its standard output.
+    ThreadDump,
+    /// SIGTERM.
+    Graceful,
+    /// SIGKILL.
+    Forceful,
+}
+
+/// A running container shall have more, or less. Source: `UpdateContainerRequest`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContainerUpdate {
+    pub container: ContainerId,
+    /// The container's version that the master knows.
+    pub version: u32,
+    pub kind: UpdateKind,
+    /// What it shall have then.
+    pub resource: Resource,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UpdateKind {
+    Increase,
+    Decrease,
 }
 
 /// A submission as a door has read it; the core checks every limit.
@@ -160,6 +241,17 @@ pub struct Submission {
     /// Empty: `BOBBIN`.
     pub application_type: String,
     pub settings: BTreeMap<String, String>,
+    /// Of the nodes it may run on; empty: any.
+    pub node_label: String,
+    /// Containers of a failed attempt run on and are handed to the next one.
+    pub keep_containers: bool,
+    /// Failed attempts that ended longer ago do not count. `None`: all count.
+    /// Source: `attempt_failures_validity_interval`.
+    pub failures_validity_ms: Option<u64>,
+    /// Who may view it beside its owner: YARN's text, `user1,user2 group1,group2`, or `*`.
+    pub view_acl: String,
+    /// Who may change it beside its owner.
+    pub modify_acl: String,
 }
 
 impl Submission {
@@ -171,7 +263,10 @@ impl Submission {
             queue: self.queue.clone(),
             priority: self.priority,
             unmanaged: self.unmanaged,
-            launch: LaunchContext::default(),
+            launch: LaunchContext {
+                contract: self.launch.contract,
+                ..LaunchContext::default()
+            },
             resource: self.resource,
             overhead: self.overhead,
             max_attempts: self.max_attempts,
@@ -180,6 +275,11 @@ impl Submission {
             tie_to_client: self.tie_to_client,
             application_type: self.application_type.clone(),
             settings: BTreeMap::new(),
+            node_label: self.node_label.clone(),
+            keep_containers: self.keep_containers,
+            failures_validity_ms: self.failures_validity_ms,
+            view_acl: self.view_acl.clone(),
+            modify_acl: self.modify_acl.clone(),
         }
     }
 }
@@ -189,6 +289,8 @@ pub struct NodeRegistration {
     pub node: NodeId,
     /// Where masters and the log relay reach the agent.
     pub grpc_address: String,
+    /// Where its container logs are shown; empty: nowhere.
+    pub http_address: String,
     /// What containers may use: the machine less what is reserved.
     pub total: Resource,
     pub reserved: Resource,
@@ -242,12 +344,14 @@ pub struct ContainerExit {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MasterRegistration {
     pub host: String,
+    /// Where it answers its clients; negative or 0: nowhere.
+    pub rpc_port: i32,
     pub tracking_url: String,
     /// All its outstanding asks; they replace what is on record.
     pub asks: Vec<Ask>,
     /// All containers it holds. A granted container that is not named was never received by it
-    /// and is taken back.
-    pub containers: Vec<ContainerId>,
+    /// and is taken back. `None`: it holds what is on record, as YARN's masters, which do not list.
+    pub containers: Option<Vec<ContainerId>>,
 }
 
 /// What tells one ask of an application from another.
@@ -280,4 +384,6 @@ pub struct Finish {
     /// The driver's.
     pub exit_status: Option<ExitStatus>,
     pub diagnostics: String,
+    /// Where its history is shown from now on; empty: nowhere.
+    pub tracking_url: String,
 }

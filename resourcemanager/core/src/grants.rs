@@ -22,7 +22,8 @@ impl ResourceManager {
         now: Millis,
         attempt: AttemptId,
         node: NodeKey,
-        (resource, is_master): (Resource, bool),
+        resource: Resource,
+        ask: Option<&AskKey>,
     ) -> Option<ContainerId> {
         let epoch = self.epoch;
         let current = self.current_attempt_mut(attempt)?;
@@ -40,9 +41,14 @@ impl ResourceManager {
             node,
             resource,
             state,
-            is_master,
+            is_master: ask.is_none(),
             started: false,
             stop: None,
+            priority: ask.map_or(0, |ask| ask.priority),
+            request_id: ask.map_or(-1, |ask| ask.request_id),
+            version: 0,
+            shrinks_to: None,
+            created: self.wall,
             accounted: true,
         });
         let until = now + self.config.allocation_expiry_ms;
@@ -70,7 +76,7 @@ impl ResourceManager {
         if !self.step_attempt(attempt, AttemptInput::ContainerGranted, effects) {
             return false;
         }
-        let placed = self.place_container(now, attempt, grant.node, (grant.size, true));
+        let placed = self.place_container(now, attempt, grant.node, grant.size, None);
         let Some(container) = placed else {
             return false;
         };
@@ -90,6 +96,24 @@ impl ResourceManager {
         self.mark_fetched(container, effects);
         self.step_attempt(attempt, AttemptInput::Launched, effects);
         true
+    }
+
+    /// What a master is told of a container that it has.
+    pub(crate) fn grant_of(&self, id: ContainerId) -> Option<Grant> {
+        let container = self.containers.get(&id)?;
+        let node = self.nodes.get(&container.node)?;
+        let application = self.applications.get(&id.application())?;
+        Some(Grant {
+            container: id,
+            node: node.id.clone(),
+            node_grpc_address: node.grpc_address.clone(),
+            node_http_address: node.http_address.clone(),
+            user: application.spec.user.clone(),
+            resource: container.resource,
+            priority: container.priority,
+            request_id: container.request_id,
+            version: container.version,
+        })
     }
 
     /// One container for an ask of a running application.
@@ -113,8 +137,8 @@ impl ResourceManager {
             self.queue.remove(&grant.demand);
             return false;
         };
-        let size = (grant.size, false);
-        let Some(container) = self.place_container(now, attempt, grant.node, size) else {
+        let placed = self.place_container(now, attempt, grant.node, grant.size, Some(ask));
+        let Some(container) = placed else {
             return false;
         };
         self.mark_fetched(container, effects);
@@ -128,17 +152,8 @@ impl ResourceManager {
                 self.queue.remove(&grant.demand);
             }
         }
-        let Some(node) = self.nodes.get(&grant.node) else {
+        let Some(message) = self.grant_of(container) else {
             return false;
-        };
-        let message = Grant {
-            container,
-            node: node.id.clone(),
-            node_grpc_address: node.grpc_address.clone(),
-            user: application.spec.user.clone(),
-            resource: grant.size,
-            priority: ask.priority,
-            request_id: ask.request_id,
         };
         self.pending
             .grants

@@ -3,6 +3,18 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// How a launch context becomes a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LaunchContract {
+    /// `argv` is executed as it is.
+    #[default]
+    Bobbin,
+    /// YARN's: `argv` are the words of a shell command, the environment is unexpanded, the secret
+    /// `container_tokens` is a Credentials stream. Its master speaks YARN's protocol: it does not
+    /// list what it holds, and its heartbeats alone say that it lives.
+    Yarn,
+}
+
 /// A program with its environment and files. The core checks its size and names and hands it on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LaunchContext {
@@ -11,6 +23,10 @@ pub struct LaunchContext {
     pub local_resources: Vec<LocalResource>,
     /// By the name of the file below `/run/bobbin/secrets`.
     pub secrets: BTreeMap<String, Secret>,
+    pub contract: LaunchContract,
+    /// For auxiliary services of the node, by their names.
+    /// Source: `ContainerLaunchContext.service_data`.
+    pub service_data: BTreeMap<String, Vec<u8>>,
 }
 
 /// A file or an archive that the node fetches before the start.
@@ -18,7 +34,7 @@ pub struct LaunchContext {
 pub struct LocalResource {
     /// One path component in the container's working folder.
     pub name: String,
-    /// `bobbin:/user/...` or `file:/...`.
+    /// `bobbin:/user/...`, `webhdfs://host:port/...` or `file:/...`.
     pub source: String,
     pub size_bytes: u64,
     /// Unix milliseconds; 0 when the digest is given.

@@ -10,6 +10,8 @@
 mod application;
 mod attempt;
 mod authority;
+mod blacklist;
+mod change;
 mod config;
 mod container;
 mod effect;
@@ -21,6 +23,7 @@ pub mod limits;
 mod liveness;
 mod manager;
 mod master;
+mod metrics;
 mod node;
 mod queue;
 mod record;
@@ -28,25 +31,31 @@ mod recovery;
 mod refusal;
 mod relaunch;
 mod reports;
+mod resize;
 mod scheduler;
 mod submission;
 mod text;
+mod usage;
 pub mod view;
 
-pub use authority::{Denied, Object, Operation, Principal, may, principal_of_uid};
+pub use authority::{
+    Acls, ApplicationRights, Denied, Groups, Object, Operation, Principal, may, principal_of_uid,
+};
 pub use config::Config;
 pub use effect::{
     CompletedContainer, Effect, Grant, IllegalTransition, MasterMessage, MasterRegistered,
-    NodeCommand, Reply, StartContainer, Transition,
+    NodeCommand, Reply, StartContainer, Transition, UpdatedContainer,
 };
 pub use event::{
-    Ask, AskKey, ContainerExit, Event, Finish, MasterRegistration, NodeHeartbeat, NodeRegistration,
-    ReportedContainer, ReportedStatus, RequestId, SessionId, Submission,
+    Ask, AskKey, ContainerExit, ContainerSignal, ContainerUpdate, Event, Finish,
+    MasterRegistration, NodeHeartbeat, NodeRegistration, ReportedContainer, ReportedStatus,
+    RequestId, SessionId, Submission, UpdateKind,
 };
-pub use launch::{LaunchContext, LocalResource, ResourceKind, Secret, Visibility};
+pub use launch::{LaunchContext, LaunchContract, LocalResource, ResourceKind, Secret, Visibility};
 pub use manager::ResourceManager;
-pub use record::{Record, SubmittedApplication};
+pub use record::{Lifetime, Record, SubmittedApplication};
 pub use refusal::{Refusal, RefusalKind};
+pub use usage::ResourceSeconds;
 
 #[cfg(test)]
 mod tests;

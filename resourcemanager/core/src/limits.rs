@@ -43,6 +43,17 @@ pub const SETTINGS_BYTES_MAX: usize = 256 << 10;
 /// Secrets of a launch context, and bytes of all of them.
 pub const SECRETS_MAX: usize = 100;
 pub const SECRETS_BYTES_MAX: usize = 256 << 10;
+/// Hosts on which one attempt wants no containers.
+pub const BLACKLIST_MAX: usize = 1_000;
+/// Containers one message of a master may want to have another size.
+pub const UPDATES_PER_MESSAGE_MAX: usize = 10_000;
+/// Auxiliary services a launch context has data for, and bytes of all of it.
+pub const SERVICE_DATA_MAX: usize = 100;
+pub const SERVICE_DATA_BYTES_MAX: usize = 256 << 10;
+/// A YARN master that has not registered so many milliseconds after its start has failed: Spark's
+/// registers only when the program has made its context.
+/// Source: `yarn.am.liveness-monitor.expiry-interval-ms`, 10 minutes.
+pub const YARN_REGISTRATION_MS_MAX: u64 = 600_000;
 /// Applications on one page of a list.
 pub const PAGE_DEFAULT: usize = 1_000;
 pub const PAGE_MAX: usize = 10_000;

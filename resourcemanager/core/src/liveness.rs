@@ -6,12 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bobbin_types::{ApplicationId, AttemptId, ContainerId, ExitStatus, Millis, WallMillis};
+use bobbin_types::{ApplicationId, AttemptId, AttemptState, ContainerId, ExitStatus, Millis};
 
 use crate::Effect;
 use crate::attempt::{AttemptEnd, AttemptInput};
 use crate::container::ContainerInput;
 use crate::event::SessionId;
+use crate::launch::LaunchContract;
+use crate::limits::YARN_REGISTRATION_MS_MAX;
 use crate::manager::ResourceManager;
 use crate::node::NodeKey;
 
@@ -137,17 +139,25 @@ impl ResourceManager {
 
     /// How long the master of an attempt may say nothing.
     fn master_patience_ms(&self, attempt: AttemptId) -> u64 {
-        let unmanaged = self
-            .applications
-            .get(&attempt.application)
-            .is_some_and(|application| application.spec.submission.unmanaged);
-        let attached = self
-            .attempt(attempt)
-            .is_some_and(|attempt| attempt.session.is_some());
-        if unmanaged && !attached {
-            self.config.client_lease_ms
-        } else {
-            self.config.am_expiry_ms
+        let Some(application) = self.applications.get(&attempt.application) else {
+            return self.config.am_expiry_ms;
+        };
+        let Some(attempt) = self.attempt(attempt) else {
+            return self.config.am_expiry_ms;
+        };
+        let submission = &application.spec.submission;
+        match (submission.launch.contract, submission.unmanaged) {
+            // Its stream tells at once that it is gone.
+            (LaunchContract::Bobbin, true) if attempt.session.is_none() => {
+                self.config.client_lease_ms
+            }
+            (LaunchContract::Yarn, false) if attempt.state == AttemptState::Launched => {
+                self.config.am_expiry_ms.max(YARN_REGISTRATION_MS_MAX)
+            }
+            // YARN's have no stream, only heartbeats.
+            (LaunchContract::Bobbin | LaunchContract::Yarn, true | false) => {
+                self.config.am_expiry_ms
+            }
         }
     }
 
@@ -270,24 +280,22 @@ impl ResourceManager {
         let Some(application) = self.applications.get(&id) else {
             return;
         };
-        let submission = &application.spec.submission;
         if application.tied {
             self.deadlines
                 .set(DeadlineKey::Lease(id), now + self.config.client_lease_ms);
         }
-        if submission.timeout_ms > 0 {
-            let WallMillis(submitted) = application.spec.submitted;
-            // The wall clock counts only across a restart; a clock set back delays the end at most
-            // to the full time again.
-            let ran = self
-                .wall
-                .0
-                .saturating_sub(submitted)
-                .min(submission.timeout_ms);
-            self.deadlines.set(
-                DeadlineKey::Timeout(id),
-                now + (submission.timeout_ms - ran),
-            );
+        self.watch_lifetime(now, id);
+    }
+
+    /// Starts, or starts again, the clock of an application's lifetime.
+    pub(crate) fn watch_lifetime(&mut self, now: Millis, id: ApplicationId) {
+        let lifetime = self.applications.get(&id).and_then(|a| a.lifetime);
+        let key = DeadlineKey::Timeout(id);
+        match lifetime {
+            Some(lifetime) => self
+                .deadlines
+                .set(key, now + lifetime.remaining_ms(self.wall)),
+            None => self.deadlines.cancel(key),
         }
     }
 }

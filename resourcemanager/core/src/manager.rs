@@ -49,6 +49,8 @@ pub struct ResourceManager {
     pub(crate) epoch: u32,
     pub(crate) cluster_timestamp: u64,
     pub(crate) wall: WallMillis,
+    /// When the event came that is being handled.
+    pub(crate) now: Millis,
     /// The journal is read.
     pub(crate) ready: bool,
     /// Nodes of before the start may still come back.
@@ -79,6 +81,11 @@ pub struct ResourceManager {
     pub(crate) totals: BTreeMap<NodeKey, Resource>,
     pub(crate) largest: FitBands<NodeKey, Rooms>,
     pub(crate) cluster_total: Resource,
+    /// What is in use on those of `totals`, and its sum.
+    pub(crate) counted: BTreeMap<NodeKey, Resource>,
+    pub(crate) cluster_used: Resource,
+    /// Changes of nodes' states so far.
+    pub(crate) node_changes: u64,
     /// Nodes that take work.
     pub(crate) index: NodeIndex,
     pub(crate) queue: Queue,
@@ -100,6 +107,7 @@ impl ResourceManager {
             epoch,
             cluster_timestamp,
             wall: WallMillis(0),
+            now: Millis(0),
             ready: false,
             recovering: false,
             known_nodes: BTreeSet::new(),
@@ -119,6 +127,9 @@ impl ResourceManager {
             totals: BTreeMap::new(),
             largest: FitBands::new(),
             cluster_total: Resource::default(),
+            counted: BTreeMap::new(),
+            cluster_used: Resource::default(),
+            node_changes: 0,
             index: NodeIndex::new(),
             queue: Queue::new(),
             deadlines: Deadlines::default(),
@@ -135,6 +146,7 @@ impl ResourceManager {
 
     /// Takes one event in; appends what has to be done, in order. Total: what is wrong is answered.
     pub fn handle(&mut self, now: Millis, event: Event, effects: &mut Vec<Effect>) {
+        self.now = now;
         self.dispatch(now, event, effects);
         self.schedule(now, effects);
         for (attempt, grants) in std::mem::take(&mut self.pending.grants) {
@@ -156,6 +168,11 @@ impl ResourceManager {
             | Event::RequestAbandoned { .. }
             | Event::LeaseHeld { .. }
             | Event::LeaseLost { .. } => self.dispatch_client(now, event, effects),
+            Event::SetPriority { .. }
+            | Event::MoveToQueue { .. }
+            | Event::SetTimeout { .. }
+            | Event::FailAttempt { .. }
+            | Event::SignalContainer { .. } => self.dispatch_change(now, event, effects),
             Event::NodeRegistered {
                 session,
                 principal,
@@ -193,6 +210,8 @@ impl ResourceManager {
             | Event::MasterStreamLost { .. }
             | Event::MasterAsks { .. }
             | Event::MasterReleases { .. }
+            | Event::MasterBlacklist { .. }
+            | Event::MasterUpdates { .. }
             | Event::MasterFinishes { .. }
             | Event::MasterHeartbeat { .. } => self.dispatch_master(now, event, effects),
         }
@@ -262,8 +281,15 @@ impl ResourceManager {
             | Event::MasterStreamLost { .. }
             | Event::MasterAsks { .. }
             | Event::MasterReleases { .. }
+            | Event::MasterBlacklist { .. }
+            | Event::MasterUpdates { .. }
             | Event::MasterFinishes { .. }
-            | Event::MasterHeartbeat { .. } => {}
+            | Event::MasterHeartbeat { .. }
+            | Event::SetPriority { .. }
+            | Event::MoveToQueue { .. }
+            | Event::SetTimeout { .. }
+            | Event::FailAttempt { .. }
+            | Event::SignalContainer { .. } => {}
         }
     }
 
@@ -302,12 +328,30 @@ impl ResourceManager {
             } => {
                 self.on_master_finishes(now, attempt, session, finish, effects);
             }
+            Event::MasterBlacklist {
+                attempt,
+                session,
+                additions,
+                removals,
+            } => {
+                let change = (additions, removals);
+                self.on_master_blacklist(now, attempt, session, change, effects);
+            }
+            Event::MasterUpdates {
+                attempt,
+                session,
+                updates,
+            } => {
+                self.on_master_updates(now, attempt, session, updates, effects);
+            }
             Event::MasterHeartbeat {
                 attempt,
                 session,
                 progress_permille,
+                tracking_url,
             } => {
-                self.on_master_heartbeat(now, attempt, session, progress_permille);
+                let said = (progress_permille, tracking_url);
+                self.on_master_heartbeat(now, attempt, session, said, effects);
             }
             Event::WallClock(_)
             | Event::Tick
@@ -323,7 +367,12 @@ impl ResourceManager {
             | Event::NodeStreamLost { .. }
             | Event::NodeHeartbeat { .. }
             | Event::ContainerStarted { .. }
-            | Event::ContainerExited { .. } => {}
+            | Event::ContainerExited { .. }
+            | Event::SetPriority { .. }
+            | Event::MoveToQueue { .. }
+            | Event::SetTimeout { .. }
+            | Event::FailAttempt { .. }
+            | Event::SignalContainer { .. } => {}
         }
     }
 

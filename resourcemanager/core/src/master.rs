@@ -20,7 +20,7 @@ use crate::liveness::DeadlineKey;
 use crate::manager::ResourceManager;
 use crate::queue::{DEFAULT_RACK, Reach, WaitingDemand};
 use crate::record::Record;
-use crate::{CompletedContainer, Effect, MasterMessage, MasterRegistered, Refusal};
+use crate::{CompletedContainer, Effect, Grant, MasterMessage, MasterRegistered, Refusal};
 
 impl ResourceManager {
     /// Sends to the attempt's master if it is the live one and has a stream.
@@ -43,7 +43,12 @@ impl ResourceManager {
     }
 
     /// Whether an event of this stream counts; it is a sign of life then.
-    fn master_says(&mut self, now: Millis, attempt: AttemptId, session: SessionId) -> bool {
+    pub(crate) fn master_says(
+        &mut self,
+        now: Millis,
+        attempt: AttemptId,
+        session: SessionId,
+    ) -> bool {
         match self.current_attempt_mut(attempt) {
             Some(current) if current.session == Some(session) => {
                 current.last_heard = now;
@@ -88,7 +93,10 @@ impl ResourceManager {
         self.watch_master(now, attempt);
         let registered = self.master_registered(attempt);
         self.tell_master(attempt, MasterMessage::Registered(registered), effects);
-        self.compare_held(attempt, &registration.containers, effects);
+        match &registration.containers {
+            Some(held) => self.compare_held(attempt, held, effects),
+            None => self.deliver(attempt, effects),
+        }
         // Asks are absolute: what the master did not repeat it does not want.
         self.withdraw_demands(attempt.application);
         if let Some(application) = self.applications.get_mut(&attempt.application) {
@@ -141,7 +149,7 @@ impl ResourceManager {
                 bobbin_types::check_text(what, text, max)?;
             }
         }
-        let number = registration.containers.len();
+        let number = registration.containers.as_ref().map_or(0, Vec::len);
         too_many(
             "containers of a registration",
             number,
@@ -161,13 +169,16 @@ impl ResourceManager {
         };
         let is_new = attempt.state == bobbin_types::AttemptState::Launched
             || attempt.host != registration.host
+            || attempt.rpc_port != registration.rpc_port
             || attempt.tracking_url != registration.tracking_url;
         attempt.host.clone_from(&registration.host);
+        attempt.rpc_port = registration.rpc_port;
         attempt.tracking_url.clone_from(&registration.tracking_url);
         if is_new {
             effects.push(Effect::Persist(Record::AttemptRegistered {
                 attempt: id,
                 host: registration.host.clone(),
+                rpc_port: registration.rpc_port,
                 tracking_url: registration.tracking_url.clone(),
                 wall,
             }));
@@ -187,6 +198,50 @@ impl ResourceManager {
             largest_container: self.largest_container(),
             heartbeat_interval_ms: self.config.heartbeat_interval_ms,
             nodes_running: self.index.len(),
+            queue: application.queue.clone(),
+            view_acl: application.spec.submission.view_acl.clone(),
+            modify_acl: application.spec.submission.modify_acl.clone(),
+            containers_from_previous_attempts: self.inherited(attempt),
+            node_changes: self.node_changes,
+        }
+    }
+
+    /// Running containers of earlier attempts that were kept for this one.
+    fn inherited(&self, attempt: AttemptId) -> Vec<Grant> {
+        let Some(application) = self.applications.get(&attempt.application) else {
+            return Vec::new();
+        };
+        let runs = |id: &ContainerId| {
+            let container = self.containers.get(id);
+            container.is_some_and(|c| !c.is_master && c.state == ContainerState::Running)
+        };
+        application
+            .live
+            .iter()
+            .filter(|id| id.attempt != attempt && runs(id))
+            .filter_map(|id| self.grant_of(*id))
+            .collect()
+    }
+
+    /// Tells a master that does not list what it holds of what ended while it was away.
+    fn deliver(&mut self, attempt: AttemptId, effects: &mut Vec<Effect>) {
+        let Some(current) = self.current_attempt_mut(attempt) else {
+            return;
+        };
+        let ended = std::mem::take(&mut current.undelivered);
+        current.awaited.clear();
+        let Some(application) = self.applications.get(&attempt.application) else {
+            return;
+        };
+        let completed: Vec<CompletedContainer> = ended
+            .into_iter()
+            .map(|id| match application.ended_containers.get(&id) {
+                Some(ended) => completed(id, ended),
+                None => unknown_container(id),
+            })
+            .collect();
+        if !completed.is_empty() {
+            self.tell_master(attempt, MasterMessage::Completed(completed), effects);
         }
     }
 
@@ -231,6 +286,7 @@ impl ResourceManager {
         }
         if let Some(current) = self.current_attempt_mut(attempt) {
             current.awaited = awaited;
+            current.undelivered.clear();
         }
         for id in unreceived {
             let (input, status) = (ContainerInput::ReleaseAsked, ExitStatus::ABORTED);
@@ -243,13 +299,17 @@ impl ResourceManager {
     }
 
     /// A container of a former epoch was reported by its node: it runs.
-    pub(crate) fn adopted(&mut self, _now: Millis, id: ContainerId, _effects: &mut Vec<Effect>) {
+    pub(crate) fn adopted(&mut self, id: ContainerId, effects: &mut Vec<Effect>) {
         self.no_longer_awaited(id);
         if let Some(container) = self.containers.get(&id) {
             let node = container.node;
             if let Some(attempt) = self.current_attempt_mut(id.attempt) {
                 attempt.nodes.insert(node);
             }
+        }
+        let heir = self.heir(id).filter(|heir| *heir != id.attempt);
+        if let (Some(heir), Some(grant)) = (heir, self.grant_of(id)) {
+            self.tell_master(heir, MasterMessage::Inherited(vec![grant]), effects);
         }
         self.pending.changed.insert(id.application());
     }
@@ -410,7 +470,7 @@ impl ResourceManager {
                     ContainerState::Allocated | ContainerState::Acquired | ContainerState::Running
                 )
             });
-            if id.attempt == attempt && Some(*id) != master && known {
+            if self.heir(*id) == Some(attempt) && Some(*id) != master && known {
                 let status = ExitStatus::KILLED_BY_APPMASTER;
                 let reason = "released by its application master";
                 self.stop_container(*id, ContainerInput::ReleaseAsked, status, reason, effects);
@@ -450,9 +510,13 @@ impl ResourceManager {
         &mut self,
         now: Millis,
         attempt: AttemptId,
-        finish: Finish,
+        mut finish: Finish,
         effects: &mut Vec<Effect>,
     ) {
+        if bobbin_types::check_text("tracking URL", &finish.tracking_url, TEXT_BYTES_MAX).is_err() {
+            // Whether it ends must not hang on where its history is.
+            finish.tracking_url.clear();
+        }
         if !self.step_attempt(attempt, AttemptInput::MasterUnregistered, effects) {
             return;
         }
@@ -461,6 +525,7 @@ impl ResourceManager {
             final_status: finish.final_status,
             exit_status: finish.exit_status,
             diagnostics: crate::text::clip(&finish.diagnostics),
+            tracking_url: finish.tracking_url.clone(),
         }));
         if let Some(current) = self.current_attempt_mut(attempt) {
             current.finish = Some(finish);
@@ -506,7 +571,8 @@ impl ResourceManager {
         now: Millis,
         attempt: AttemptId,
         session: SessionId,
-        progress_permille: u16,
+        (progress_permille, tracking_url): (u16, Option<String>),
+        effects: &mut Vec<Effect>,
     ) {
         if !self.master_says(now, attempt, session) {
             return;
@@ -514,6 +580,30 @@ impl ResourceManager {
         if let Some(application) = self.applications.get_mut(&attempt.application) {
             application.progress_permille = progress_permille.min(1000);
         }
+        if let Some(url) = tracking_url {
+            self.set_tracking_url(attempt, url, effects);
+        }
+    }
+
+    /// Its user interface is elsewhere now. One that cannot be is not taken over.
+    fn set_tracking_url(&mut self, id: AttemptId, url: String, effects: &mut Vec<Effect>) {
+        let wall = self.wall;
+        let is_well = bobbin_types::check_text("tracking URL", &url, TEXT_BYTES_MAX).is_ok();
+        let Some(attempt) = self.current_attempt_mut(id) else {
+            return;
+        };
+        if attempt.tracking_url == url || !(is_well || url.is_empty()) {
+            return;
+        }
+        attempt.tracking_url = url;
+        effects.push(Effect::Persist(Record::AttemptRegistered {
+            attempt: id,
+            host: attempt.host.clone(),
+            rpc_port: attempt.rpc_port,
+            tracking_url: attempt.tracking_url.clone(),
+            wall,
+        }));
+        self.pending.changed.insert(id.application);
     }
 }
 

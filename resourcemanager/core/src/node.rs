@@ -94,6 +94,7 @@ pub(crate) struct Node {
     /// All whose end it has not reported, given-up ones included.
     pub(crate) containers: BTreeSet<ContainerId>,
     pub(crate) grpc_address: String,
+    pub(crate) http_address: String,
     pub(crate) profile: String,
     pub(crate) problems: Vec<String>,
     pub(crate) lacks: Vec<String>,
@@ -102,6 +103,8 @@ pub(crate) struct Node {
     pub(crate) last_seen: WallMillis,
     pub(crate) memory_used_mib: u64,
     pub(crate) cpu_permille: u32,
+    /// The number of the last change of its state or size among all nodes'.
+    pub(crate) changed: u64,
 }
 
 impl Node {
@@ -116,6 +119,7 @@ impl Node {
             reserved: Resource::default(),
             containers: BTreeSet::new(),
             grpc_address: String::new(),
+            http_address: String::new(),
             profile: String::new(),
             problems: Vec::new(),
             lacks: Vec::new(),
@@ -124,6 +128,7 @@ impl Node {
             last_seen: WallMillis(0),
             memory_used_mib: 0,
             cpu_permille: 0,
+            changed: 0,
         }
     }
 
@@ -216,6 +221,8 @@ impl ResourceManager {
         };
         node.state = to;
         if from != to {
+            self.node_changes += 1;
+            node.changed = self.node_changes;
             let node = node.id.clone();
             effects.push(Effect::Transitioned(Transition::Node { node, from, to }));
         }
@@ -232,6 +239,26 @@ impl ResourceManager {
         } else {
             self.index.remove(key, node.id.host());
         }
+        self.recount(key);
+    }
+
+    /// Brings the sum of what is in use up to date with a node: one that is lost is not in it.
+    fn recount(&mut self, key: NodeKey) {
+        let node = self.nodes.get(&key);
+        let used = node
+            .filter(|_| self.totals.contains_key(&key))
+            .map(|node| node.used);
+        let old = match used {
+            Some(used) => self.counted.insert(key, used),
+            None => self.counted.remove(&key),
+        };
+        let rest = self
+            .cluster_used
+            .checked_sub(&old.unwrap_or_default())
+            .expect("a node's use is in the cluster's sum");
+        self.cluster_used = rest
+            .checked_add(&used.unwrap_or_default())
+            .expect("sums of containers fit 64 bits");
     }
 
     /// Changes what the cluster has by what this node has now.
@@ -252,6 +279,7 @@ impl ResourceManager {
                 .expect("totals are checked when a node registers");
         }
         self.pending.masters = true;
+        self.recount(key);
     }
 
     pub(crate) fn on_node_registered(
@@ -287,6 +315,7 @@ impl ResourceManager {
         node.total = total;
         node.reserved = registration.reserved;
         node.grpc_address = registration.grpc_address;
+        node.http_address = registration.http_address;
         node.profile = registration.profile;
         node.lacks = registration.lacks;
         node.version = registration.version;
@@ -344,11 +373,11 @@ impl ResourceManager {
             registration.applications.len(),
             APPLICATIONS_PER_NODE_MAX,
         )?;
-        bobbin_types::check_text(
-            "address of a node",
-            &registration.grpc_address,
-            WORD_BYTES_MAX,
-        )?;
+        let what = "address of a node";
+        bobbin_types::check_text(what, &registration.grpc_address, WORD_BYTES_MAX)?;
+        if !registration.http_address.is_empty() {
+            bobbin_types::check_text(what, &registration.http_address, WORD_BYTES_MAX)?;
+        }
         if !self.node_keys.contains_key(node) && self.nodes.len() >= NODES_MAX {
             let has_lost = self.nodes.values().any(Node::is_forgettable);
             if !has_lost {
@@ -404,10 +433,14 @@ impl ResourceManager {
                 self.hold_successor(id);
                 self.send_stop(id, effects);
             }
-            (ReportedStatus::Running, Some((_, false))) => self.container_runs(now, id, effects),
+            (ReportedStatus::Running, Some((_, false))) => {
+                self.container_runs(now, id, effects);
+                self.size_reported(id, &reported.resource);
+                self.send_resize(id, effects);
+            }
             (ReportedStatus::Starting, Some((_, false))) => {}
             (ReportedStatus::Starting | ReportedStatus::Running, None) => {
-                self.foreign_runs(now, node, id, Some(reported.resource), effects);
+                self.foreign_runs(node, id, Some(reported.resource), effects);
             }
         }
     }
@@ -490,8 +523,13 @@ impl ResourceManager {
             .filter(|attempt| attempt.state.is_ended())
             .map(|attempt| attempt.id)
             .collect();
+        let keep_containers = application.is_some_and(|a| a.spec.submission.keep_containers);
         for attempt in over {
-            self.tell_node(key, NodeCommand::RevokeAttempt { attempt }, effects);
+            let command = NodeCommand::RevokeAttempt {
+                attempt,
+                keep_containers,
+            };
+            self.tell_node(key, command, effects);
         }
     }
 

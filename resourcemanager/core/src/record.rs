@@ -10,6 +10,7 @@ use bobbin_types::{
 };
 
 use crate::event::Submission;
+use crate::usage::ResourceSeconds;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -39,6 +40,7 @@ pub enum Record {
     AttemptRegistered {
         attempt: AttemptId,
         host: String,
+        rpc_port: i32,
         tracking_url: String,
         wall: WallMillis,
     },
@@ -48,6 +50,7 @@ pub enum Record {
         final_status: FinalStatus,
         exit_status: Option<ExitStatus>,
         diagnostics: Arc<str>,
+        tracking_url: String,
     },
     AttemptFinished {
         attempt: AttemptId,
@@ -57,6 +60,8 @@ pub enum Record {
         diagnostics: Arc<str>,
         /// It used one of the application's attempts up.
         counted: bool,
+        /// Of the application so far.
+        used: ResourceSeconds,
         wall: WallMillis,
     },
     ApplicationFinished {
@@ -66,10 +71,44 @@ pub enum Record {
         final_status: FinalStatus,
         exit_status: Option<ExitStatus>,
         diagnostics: Arc<str>,
+        used: ResourceSeconds,
         wall: WallMillis,
+    },
+    /// What may change of an application while it lives, as it is from now on.
+    ApplicationUpdated {
+        application: ApplicationId,
+        queue: String,
+        priority: i32,
+        lifetime: Option<Lifetime>,
     },
     /// Forgotten: more than the retained number have ended since.
     ApplicationRemoved { application: ApplicationId },
+}
+
+/// How long an application may live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// It is ended then.
+    pub expires: WallMillis,
+    /// From when this was said until then, in milliseconds: a wall clock that was set back lets it
+    /// live at most so long again.
+    pub span_ms: u64,
+}
+
+impl Lifetime {
+    /// What a submission asks for.
+    pub(crate) fn of(spec: &SubmittedApplication) -> Option<Lifetime> {
+        let span_ms = spec.submission.timeout_ms;
+        (span_ms > 0).then(|| Lifetime {
+            expires: WallMillis(spec.submitted.0.saturating_add(span_ms)),
+            span_ms,
+        })
+    }
+
+    /// How much of it is left, in milliseconds.
+    pub(crate) fn remaining_ms(&self, wall: WallMillis) -> u64 {
+        self.expires.0.saturating_sub(wall.0).min(self.span_ms)
+    }
 }
 
 /// A submission that was taken.

@@ -17,7 +17,8 @@ use crate::container::Container;
 use crate::event::Finish;
 use crate::liveness::DeadlineKey;
 use crate::manager::ResourceManager;
-use crate::record::Record;
+use crate::record::{Lifetime, Record};
+use crate::usage::{ResourceSeconds, Usage};
 
 impl ResourceManager {
     /// One record of the journal. Emits nothing: what it meant has been done, or is done when all
@@ -66,8 +67,10 @@ impl ResourceManager {
                 final_status,
                 exit_status,
                 diagnostics,
+                used,
                 wall,
             } => {
+                self.recover_usage(application, used);
                 let end = End {
                     final_status,
                     exit_status,
@@ -75,6 +78,18 @@ impl ResourceManager {
                     wall,
                 };
                 self.recover_end(application, state, end);
+            }
+            Record::ApplicationUpdated {
+                application,
+                queue,
+                priority,
+                lifetime,
+            } => {
+                if let Some(application) = self.applications.get_mut(&application) {
+                    application.queue = queue;
+                    application.turn.priority = std::cmp::Reverse(priority);
+                    application.lifetime = lifetime;
+                }
             }
             Record::ApplicationRemoved { application } => {
                 // Nearly always the first: the oldest go first.
@@ -118,6 +133,7 @@ impl ResourceManager {
             Record::AttemptRegistered {
                 attempt: id,
                 host,
+                rpc_port,
                 tracking_url,
                 ..
             } => {
@@ -128,6 +144,7 @@ impl ResourceManager {
                     attempt.state = AttemptState::Running;
                 }
                 attempt.host = host;
+                attempt.rpc_port = rpc_port;
                 attempt.tracking_url = tracking_url;
                 self.recover_state(id.application, ApplicationInput::MasterRegistered);
             }
@@ -136,6 +153,7 @@ impl ResourceManager {
                 final_status,
                 exit_status,
                 diagnostics,
+                tracking_url,
             } => {
                 let Some(attempt) = self.recovered_attempt(id) else {
                     return;
@@ -146,6 +164,7 @@ impl ResourceManager {
                     final_status,
                     exit_status,
                     diagnostics,
+                    tracking_url,
                 });
                 self.recover_state(id.application, ApplicationInput::MasterUnregistered);
             }
@@ -157,6 +176,7 @@ impl ResourceManager {
             | Record::KillRequested { .. }
             | Record::AttemptFinished { .. }
             | Record::ApplicationFinished { .. }
+            | Record::ApplicationUpdated { .. }
             | Record::ApplicationRemoved { .. } => {}
         }
     }
@@ -168,11 +188,13 @@ impl ResourceManager {
             exit_status,
             diagnostics,
             counted,
+            used,
             wall,
         } = record
         else {
             return;
         };
+        self.recover_usage(id.application, used);
         self.recover_unlaunched(id);
         let Some(attempt) = self.recovered_attempt(id) else {
             return;
@@ -185,10 +207,16 @@ impl ResourceManager {
         let Some(application) = self.applications.get_mut(&id.application) else {
             return;
         };
-        application.failures += u32::from(counted);
         // What a later attempt does starts from here.
         if application.state == ApplicationState::Running && state == AttemptState::Failed {
             application.state = ApplicationState::Accepted;
+        }
+    }
+
+    fn recover_usage(&mut self, id: ApplicationId, used: ResourceSeconds) {
+        let now = self.now;
+        if let Some(application) = self.applications.get_mut(&id) {
+            application.usage = Usage::resumed(used, now);
         }
     }
 
@@ -310,6 +338,7 @@ impl ResourceManager {
         };
         attempt.last_heard = now;
         let (state, place) = (attempt.state, attempt.place.clone());
+        let began = attempt.started.unwrap_or_default();
         let has_finished = attempt.finish.is_some();
         if let Some((container, node)) = place {
             let node = self.node_key(&node);
@@ -327,6 +356,11 @@ impl ResourceManager {
                 is_master: true,
                 started,
                 stop: None,
+                priority: 0,
+                request_id: -1,
+                version: 0,
+                shrinks_to: None,
+                created: began,
                 accounted: true,
             });
             if let Some(attempt) = self.current_attempt_mut(id) {
@@ -429,7 +463,14 @@ impl ResourceManager {
         };
         records.push(Record::ApplicationSubmitted(Arc::clone(&application.spec)));
         for attempt in &application.attempts {
-            snapshot_attempt(attempt, records);
+            snapshot_attempt(attempt, application.used_seconds(self.now), records);
+        }
+        let submission = &application.spec.submission;
+        let is_changed = application.queue != submission.queue
+            || application.turn.priority.0 != submission.priority
+            || application.lifetime != Lifetime::of(&application.spec);
+        if is_changed {
+            records.push(application.updated());
         }
         if let Some(reason) = &application.kill {
             let (reason, wall) = (reason.clone(), self.wall);
@@ -446,13 +487,15 @@ impl ResourceManager {
                 final_status: end.final_status,
                 exit_status: end.exit_status,
                 diagnostics: Arc::clone(&end.diagnostics),
+                used: application.used_seconds(self.now),
                 wall: end.wall,
             });
         }
     }
 }
 
-fn snapshot_attempt(attempt: &Attempt, records: &mut Vec<Record>) {
+/// `used` is what its application has used so far.
+fn snapshot_attempt(attempt: &Attempt, used: ResourceSeconds, records: &mut Vec<Record>) {
     let id = attempt.id;
     // One that still waits is made again.
     if let Some(wall) = attempt.started {
@@ -473,6 +516,7 @@ fn snapshot_attempt(attempt: &Attempt, records: &mut Vec<Record>) {
         records.push(Record::AttemptRegistered {
             attempt: id,
             host: attempt.host.clone(),
+            rpc_port: attempt.rpc_port,
             tracking_url: attempt.tracking_url.clone(),
             wall: attempt.started.unwrap_or_default(),
         });
@@ -483,6 +527,7 @@ fn snapshot_attempt(attempt: &Attempt, records: &mut Vec<Record>) {
             final_status: finish.final_status,
             exit_status: finish.exit_status,
             diagnostics: crate::text::clip(&finish.diagnostics),
+            tracking_url: finish.tracking_url.clone(),
         });
     }
     if attempt.state.is_ended() {
@@ -492,6 +537,7 @@ fn snapshot_attempt(attempt: &Attempt, records: &mut Vec<Record>) {
             exit_status: attempt.exit_status,
             diagnostics: Arc::clone(&attempt.diagnostics),
             counted: attempt.counted,
+            used,
             wall: attempt.finished.unwrap_or_default(),
         });
     }

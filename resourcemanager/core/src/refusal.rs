@@ -1,6 +1,6 @@
 //! Why a request is refused: the thing, the limit, the cure, with the numbers.
 
-use bobbin_types::{ApplicationId, AttemptId, NameError, NodeId, Resource};
+use bobbin_types::{ApplicationId, AttemptId, ContainerId, NameError, NodeId, Resource};
 
 use crate::authority::Denied;
 
@@ -68,6 +68,47 @@ pub enum Refusal {
     UnmanagedWithProgram,
     #[error("{attempt} is over: {reason}")]
     AttemptOver { attempt: AttemptId, reason: String },
+    #[error("no attempt {0} is known here; list them with 'bobbin app attempts'")]
+    UnknownAttempt(AttemptId),
+    #[error("{0} has no master yet that could be failed; kill its application instead")]
+    AttemptNotStarted(AttemptId),
+    #[error("no container {0} is known here; list them with 'bobbin app containers'")]
+    UnknownContainer(ContainerId),
+    #[error("{0} does not run: it has ended, ends, or was not started yet")]
+    ContainerNotRunning(ContainerId),
+    #[error("node {node} of {container} is away; try again when it is back")]
+    NodeAway {
+        node: NodeId,
+        container: ContainerId,
+    },
+    #[error(
+        "the end of {application} would be {expires_ms} (Unix milliseconds): it is {now_ms} now, and only a later time can be set"
+    )]
+    TimeoutInPast {
+        application: ApplicationId,
+        expires_ms: u64,
+        now_ms: u64,
+    },
+    #[error("{container} is at version {current}, not {given}")]
+    ContainerVersion {
+        container: ContainerId,
+        given: u32,
+        current: u32,
+    },
+    #[error("{container} has {has}: {asked} is no {direction} of it")]
+    NotAChange {
+        container: ContainerId,
+        has: Box<Resource>,
+        asked: Box<Resource>,
+        direction: &'static str,
+    },
+    #[error("{container} cannot have {asked}: its node {node} has {room} left")]
+    NoRoomToGrow {
+        container: ContainerId,
+        node: NodeId,
+        asked: Box<Resource>,
+        room: Box<Resource>,
+    },
     #[error("node {node} offers {total}: at least 1 MiB and 1 vcore are needed")]
     NodeWithoutResources { node: NodeId, total: Resource },
     #[error("node {node} offers {total}: at most 2^40 MiB and 65536 vcores are believed")]
@@ -95,7 +136,10 @@ impl Refusal {
     pub fn kind(&self) -> RefusalKind {
         match self {
             Refusal::Denied(_) | Refusal::IdOfAnother(_) => RefusalKind::Denied,
-            Refusal::UnknownApplication(_) | Refusal::NoApplicationYet(_) => RefusalKind::NotFound,
+            Refusal::UnknownApplication(_)
+            | Refusal::UnknownAttempt(_)
+            | Refusal::UnknownContainer(_)
+            | Refusal::NoApplicationYet(_) => RefusalKind::NotFound,
             Refusal::AmbiguousApplication { .. }
             | Refusal::IdNotIssued(_)
             | Refusal::Name(_)
@@ -107,13 +151,20 @@ impl Refusal {
             | Refusal::UnknownRack(_)
             | Refusal::NoProgram
             | Refusal::UnmanagedWithProgram
+            | Refusal::TimeoutInPast { .. }
+            | Refusal::ContainerVersion { .. }
+            | Refusal::NotAChange { .. }
             | Refusal::NodeWithoutResources { .. }
             | Refusal::NodeTooLarge { .. } => RefusalKind::Invalid,
-            Refusal::Full { .. } | Refusal::IdsExhausted => RefusalKind::Exhausted,
+            Refusal::Full { .. } | Refusal::IdsExhausted | Refusal::NoRoomToGrow { .. } => {
+                RefusalKind::Exhausted
+            }
             Refusal::IdForgotten(_)
             | Refusal::ApplicationEnded(_)
+            | Refusal::AttemptNotStarted(_)
+            | Refusal::ContainerNotRunning(_)
             | Refusal::AttemptOver { .. } => RefusalKind::Conflict,
-            Refusal::Recovering => RefusalKind::Unavailable,
+            Refusal::Recovering | Refusal::NodeAway { .. } => RefusalKind::Unavailable,
         }
     }
 }

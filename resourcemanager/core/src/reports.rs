@@ -1,20 +1,22 @@
 //! Answers to questions: fills the structs of [`crate::view`] from the state.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use bobbin_types::{
-    ApplicationId, AttemptId, ContainerId, FinalStatus, NodeId, NodeState, Resource, UserName,
+    ApplicationId, AttemptId, AttemptState, ContainerId, FinalStatus, NodeId, NodeState, Resource,
+    UserName, WallMillis,
 };
 
 use crate::application::Application;
 use crate::attempt::Attempt;
-use crate::authority::{Object, Operation, Principal, may};
+use crate::authority::{ApplicationRights, Object, Operation, Principal, may};
 use crate::limits::{PAGE_DEFAULT, PAGE_MAX};
 use crate::manager::ResourceManager;
 use crate::node::Node;
 use crate::view::{
     ApplicationFilter, ApplicationReport, AttemptReport, ClusterReport, ContainerReport,
-    NodeReport, Page,
+    MasterPlace, NodeReport, Page, TimeoutReport,
 };
 use crate::{Config, Refusal};
 
@@ -32,20 +34,13 @@ impl ResourceManager {
 
     #[must_use]
     pub fn cluster(&self) -> ClusterReport {
-        let sum = |sum: Resource, part: &Resource| sum.checked_add(part).unwrap_or(sum);
-        let counted = self
-            .nodes
-            .values()
-            .filter(|node| self.totals.contains_key(&node.key));
         ClusterReport {
             epoch: self.epoch,
             cluster_timestamp: self.cluster_timestamp,
             largest_container: self.largest_container(),
             nodes_running: self.index.len(),
             total: self.cluster_total,
-            used: counted
-                .map(|node| &node.used)
-                .fold(Resource::default(), sum),
+            used: self.cluster_used,
             applications: self.applications.len(),
             applications_live: self.live_applications.len(),
             illegal_transitions: self.illegal_transitions,
@@ -105,6 +100,7 @@ impl ResourceManager {
         let object = Object::Application {
             id: application.id(),
             owner: &application.spec.user,
+            acls: application.acls(),
         };
         may(principal, Operation::ViewApplication, &object).is_ok()
     }
@@ -115,6 +111,19 @@ impl ResourceManager {
         self.applications
             .get(&application)
             .map(|application| &application.spec.user)
+    }
+
+    /// Owner and access lists, for the authority function; `None` when the application is unknown.
+    #[must_use]
+    pub fn rights(&self, application: ApplicationId) -> Option<ApplicationRights> {
+        let application = self.applications.get(&application)?;
+        let submission = &application.spec.submission;
+        Some(ApplicationRights {
+            id: application.id(),
+            owner: application.spec.user.clone(),
+            view_acl: submission.view_acl.clone(),
+            modify_acl: submission.modify_acl.clone(),
+        })
     }
 
     /// To whom an id was handed out that is not submitted yet: for uploads before a submission.
@@ -128,7 +137,8 @@ impl ResourceManager {
     pub fn application(&self, id: ApplicationId) -> Option<ApplicationReport> {
         let application = self.applications.get(&id)?;
         let mut report = self.application_report(application);
-        report.attempts = application.attempts.iter().map(attempt_report).collect();
+        let attempts = application.attempts.iter();
+        report.attempts = attempts.map(|a| self.report_of_attempt(a)).collect();
         report.waiting = self.explain(application);
         Some(report)
     }
@@ -150,12 +160,7 @@ impl ResourceManager {
             .rev()
             .map(|(_, application)| application)
             .filter(|application| {
-                (filter.states.is_empty() || filter.states.contains(&application.state.as_yarn()))
-                    && filter
-                        .user
-                        .as_ref()
-                        .is_none_or(|user| *user == application.spec.user)
-                    && self.may_view(principal, application)
+                is_wanted(filter, application) && self.may_view(principal, application)
             });
         page(
             matching,
@@ -173,11 +178,13 @@ impl ResourceManager {
             .current()
             .and_then(|attempt| attempt.finish.as_ref());
         let said_final = finish.map(|finish| finish.final_status);
+        let current = application.current();
+        let (wanted, wanted_containers) = self.wanted(application);
         ApplicationReport {
             id: application.id(),
             name: submission.name.clone(),
             user: application.spec.user.clone(),
-            queue: submission.queue.clone(),
+            queue: application.queue.clone(),
             state: application.state,
             final_status: end
                 .map(|end| end.final_status)
@@ -193,16 +200,84 @@ impl ResourceManager {
             attempts: Vec::new(),
             application_type: submission.application_type.clone(),
             tags: submission.tags.clone(),
-            priority: submission.priority,
+            priority: application.turn.priority.0,
             used: application.used,
             containers: application.live.len(),
             overhead: submission.overhead,
             waiting: String::new(),
             unmanaged: submission.unmanaged,
             progress_permille: application.progress_permille,
-            tracking_url: application
-                .current()
-                .map_or_else(String::new, |attempt| attempt.tracking_url.clone()),
+            tracking_url: current.map_or_else(String::new, Attempt::shown_url),
+            host: current.map_or_else(String::new, |attempt| attempt.host.clone()),
+            rpc_port: current.map_or(-1, |attempt| attempt.rpc_port),
+            current_attempt: current.map(|attempt| attempt.id),
+            current_attempt_state: current.map(|attempt| attempt.state),
+            master: current.and_then(|attempt| self.master_place(attempt)),
+            launched: application.attempts.iter().find_map(|a| a.started),
+            used_seconds: application.used_seconds(self.now),
+            wanted,
+            wanted_containers,
+            timeout: application.lifetime.map(|lifetime| TimeoutReport {
+                expires: lifetime.expires,
+                remaining_ms: lifetime.remaining_ms(self.wall),
+            }),
+            node_label: submission.node_label.clone(),
+            view_acl: submission.view_acl.clone(),
+            modify_acl: submission.modify_acl.clone(),
+            keep_containers: submission.keep_containers,
+            max_attempts: submission.max_attempts,
+            contract: submission.launch.contract,
+        }
+    }
+
+    fn master_place(&self, attempt: &Attempt) -> Option<MasterPlace> {
+        let (container, node) = attempt.place.clone()?;
+        Some(MasterPlace {
+            container,
+            node_http_address: self.addresses_of(&node).1,
+            node,
+        })
+    }
+
+    /// Asked for and not granted, its master's container included.
+    pub(crate) fn wanted(&self, application: &Application) -> (Resource, u64) {
+        let mut sum = Resource::default();
+        let mut count = 0_u64;
+        let waits = application
+            .live_attempt()
+            .is_some_and(|attempt| attempt.state == AttemptState::Scheduled);
+        if waits {
+            sum = application.spec.submission.resource;
+            count = 1;
+        }
+        for (key, wanted) in &application.asks {
+            sum = saturating_sum(&sum, &key.capability, wanted.count);
+            count = count.saturating_add(u64::from(wanted.count));
+        }
+        (sum, count)
+    }
+
+    #[must_use]
+    pub fn attempt_report(&self, attempt: AttemptId) -> Option<AttemptReport> {
+        self.attempt(attempt).map(|a| self.report_of_attempt(a))
+    }
+
+    fn report_of_attempt(&self, attempt: &Attempt) -> AttemptReport {
+        let place = self.master_place(attempt);
+        AttemptReport {
+            attempt: attempt.id,
+            state: attempt.state,
+            exit_status: attempt.exit_status,
+            node: place.as_ref().map(|place| place.node.clone()),
+            container: place.as_ref().map(|place| place.container),
+            diagnostics: attempt.diagnostics.to_string(),
+            started: attempt.started,
+            finished: attempt.finished,
+            host: attempt.host.clone(),
+            rpc_port: attempt.rpc_port,
+            tracking_url: attempt.shown_url(),
+            node_http_address: place.map_or_else(String::new, |place| place.node_http_address),
+            blacklist: attempt.blacklist.iter().cloned().collect(),
         }
     }
 
@@ -211,6 +286,28 @@ impl ResourceManager {
     pub fn containers(
         &self,
         application: ApplicationId,
+        page_size: usize,
+        after: Option<ContainerId>,
+    ) -> Page<ContainerReport, ContainerId> {
+        self.some_containers(application, |_| true, page_size, after)
+    }
+
+    /// Those of one attempt.
+    #[must_use]
+    pub fn attempt_containers(
+        &self,
+        attempt: AttemptId,
+        page_size: usize,
+        after: Option<ContainerId>,
+    ) -> Page<ContainerReport, ContainerId> {
+        let of_it = |id: &ContainerId| id.attempt == attempt;
+        self.some_containers(attempt.application, of_it, page_size, after)
+    }
+
+    fn some_containers(
+        &self,
+        application: ApplicationId,
+        keep: impl Fn(&ContainerId) -> bool,
         page_size: usize,
         after: Option<ContainerId>,
     ) -> Page<ContainerReport, ContainerId> {
@@ -231,7 +328,7 @@ impl ResourceManager {
                     .filter_map(|a| a.place.as_ref())
                     .map(|(id, _)| id),
             )
-            .filter(|id| after.is_none_or(|after| **id > after))
+            .filter(|id| keep(id) && after.is_none_or(|after| **id > after))
             .copied()
             .collect();
         ids.sort_unstable();
@@ -250,25 +347,36 @@ impl ResourceManager {
                 container: id,
                 node: node.id.clone(),
                 node_grpc_address: node.grpc_address.clone(),
+                node_http_address: node.http_address.clone(),
                 state: container.state,
                 resource: container.resource,
                 exit_status: None,
                 diagnostics: stop.map_or_else(String::new, |stop| stop.diagnostics.to_string()),
                 is_master: container.is_master,
+                priority: container.priority,
+                created: Some(container.created),
+                finished: None,
+                version: container.version,
             });
         }
         let application = self.applications.get(&id.application())?;
         if let Some(ended) = application.ended_containers.get(&id) {
             let node = ended.node.clone()?;
+            let (node_grpc_address, node_http_address) = self.addresses_of(&node);
             return Some(ContainerReport {
                 container: id,
-                node_grpc_address: self.address_of(&node),
+                node_grpc_address,
+                node_http_address,
                 node,
                 state: ended.state,
                 resource: ended.resource,
                 exit_status: Some(ended.exit_status),
                 diagnostics: ended.diagnostics.to_string(),
                 is_master: ended.is_master,
+                priority: ended.priority,
+                created: ended.created,
+                finished: Some(ended.finished),
+                version: ended.version,
             });
         }
         // A master's that ended before a restart: its attempt remembers where.
@@ -279,22 +387,30 @@ impl ResourceManager {
                 .is_some_and(|(container, _)| *container == id)
         })?;
         let (_, node) = attempt.place.clone()?;
+        let (node_grpc_address, node_http_address) = self.addresses_of(&node);
         Some(ContainerReport {
             container: id,
-            node_grpc_address: self.address_of(&node),
+            node_grpc_address,
+            node_http_address,
             node,
             state: bobbin_types::ContainerState::Completed,
             resource: application.spec.submission.resource,
             exit_status: attempt.exit_status,
             diagnostics: attempt.diagnostics.to_string(),
             is_master: true,
+            priority: 0,
+            created: attempt.started,
+            finished: attempt.finished,
+            version: 0,
         })
     }
 
-    fn address_of(&self, node: &NodeId) -> String {
+    /// Of its gRPC and HTTP doors; empty if not known.
+    fn addresses_of(&self, node: &NodeId) -> (String, String) {
         let key = self.node_keys.get(node);
         key.and_then(|key| self.nodes.get(key))
-            .map_or_else(String::new, |node| node.grpc_address.clone())
+            .map(|node| (node.grpc_address.clone(), node.http_address.clone()))
+            .unwrap_or_default()
     }
 
     /// The master's container of an attempt; of the newest one that has a container when `attempt`
@@ -356,24 +472,48 @@ impl ResourceManager {
     }
 }
 
-fn attempt_report(attempt: &Attempt) -> AttemptReport {
-    let (container, node) = match &attempt.place {
-        Some((container, node)) => (Some(*container), Some(node.clone())),
-        None => (None, None),
+/// Whether a list that is filtered so shows the application.
+fn is_wanted(filter: &ApplicationFilter, application: &Application) -> bool {
+    let submission = &application.spec.submission;
+    let any_case = |wanted: &BTreeSet<String>, has: &str| {
+        wanted.iter().any(|wanted| wanted.eq_ignore_ascii_case(has))
     };
-    AttemptReport {
-        attempt: attempt.id,
-        state: attempt.state,
-        exit_status: attempt.exit_status,
-        node,
-        container,
-        diagnostics: attempt.diagnostics.to_string(),
-        started: attempt.started,
-        finished: attempt.finished,
-    }
+    let within = |range: Option<(WallMillis, WallMillis)>, moment: Option<WallMillis>| {
+        range.is_none_or(|(first, last)| moment.is_some_and(|at| first <= at && at <= last))
+    };
+    let end = application.end.as_ref();
+    let final_status = end.map_or(FinalStatus::Undefined, |end| end.final_status);
+    (filter.states.is_empty() || filter.states.contains(&application.state.as_yarn()))
+        && (filter.users.is_empty() || filter.users.contains(&application.spec.user))
+        && (filter.queues.is_empty() || filter.queues.contains(&application.queue))
+        && (filter.types.is_empty() || any_case(&filter.types, &submission.application_type))
+        && (filter.tags.is_empty() || submission.tags.iter().any(|t| any_case(&filter.tags, t)))
+        && filter
+            .name
+            .as_ref()
+            .is_none_or(|name| *name == submission.name)
+        && filter
+            .final_status
+            .is_none_or(|wanted| wanted == final_status)
+        && within(filter.submitted, Some(application.spec.submitted))
+        && within(filter.finished, end.map(|end| end.wall))
 }
 
-fn node_report(node: &Node) -> NodeReport {
+/// `count` times `size` more than `sum`; what is larger than any number is the largest one.
+pub(crate) fn saturating_sum(sum: &Resource, size: &Resource, count: u32) -> Resource {
+    let more = |sum: u64, size: u64| sum.saturating_add(size.saturating_mul(u64::from(count)));
+    let vcores = more(u64::from(sum.vcores), u64::from(size.vcores));
+    let mut total = Resource::new(
+        more(sum.memory_mib, size.memory_mib),
+        u32::try_from(vcores).unwrap_or(u32::MAX),
+    );
+    for (i, units) in total.countable.iter_mut().enumerate() {
+        *units = more(sum.countable[i], size.countable[i]);
+    }
+    total
+}
+
+pub(crate) fn node_report(node: &Node) -> NodeReport {
     NodeReport {
         id: node.id.clone(),
         state: node.state,
@@ -383,6 +523,8 @@ fn node_report(node: &Node) -> NodeReport {
         reserved: node.reserved,
         containers: node.containers.len(),
         grpc_address: node.grpc_address.clone(),
+        http_address: node.http_address.clone(),
+        rack: crate::queue::DEFAULT_RACK.to_owned(),
         profile: node.profile.clone(),
         problems: node.problems.clone(),
         lacks: node.lacks.clone(),

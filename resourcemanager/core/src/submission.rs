@@ -13,10 +13,11 @@ use bobbin_types::{
 use crate::application::{Application, ApplicationInput};
 use crate::authority::{Denied, Object, Operation, Principal, may};
 use crate::event::{RequestId, SessionId, Submission};
-use crate::launch::{LaunchContext, LocalResource};
+use crate::launch::{LaunchContext, LaunchContract, LocalResource};
 use crate::limits::{
     APPLICATIONS_LIVE_MAX, ISSUED_IDS_MAX, KILL_WAITERS_MAX, SECRETS_BYTES_MAX, SECRETS_MAX,
-    SEQUENCE_BLOCK, SETTINGS_BYTES_MAX, TEXT_BYTES_MAX, WORD_BYTES_MAX,
+    SEQUENCE_BLOCK, SERVICE_DATA_BYTES_MAX, SERVICE_DATA_MAX, SETTINGS_BYTES_MAX, TEXT_BYTES_MAX,
+    WORD_BYTES_MAX,
 };
 use crate::manager::ResourceManager;
 use crate::master::{full, too_many};
@@ -172,7 +173,7 @@ impl ResourceManager {
         self.live_applications.insert(id);
     }
 
-    fn check_ready(&self) -> Result<(), Refusal> {
+    pub(crate) fn check_ready(&self) -> Result<(), Refusal> {
         if self.ready {
             Ok(())
         } else {
@@ -207,14 +208,10 @@ impl ResourceManager {
         if submission.queue.is_empty() {
             submission.queue = self.config.queues.first().cloned().unwrap_or_default();
         }
-        if !self.config.queues.contains(&submission.queue) {
-            let shown = submission
-                .queue
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(64);
-            let (queue, known) = (shown.collect(), self.config.queues.join(", "));
-            return Err(Refusal::UnknownQueue { queue, known });
+        self.check_queue_name(&submission.queue)?;
+        check_label(&submission.node_label)?;
+        for acl in [&submission.view_acl, &submission.modify_acl] {
+            check_acl(acl)?;
         }
         if submission.application_type.is_empty() {
             "BOBBIN".clone_into(&mut submission.application_type);
@@ -236,8 +233,13 @@ impl ResourceManager {
                 max: u64::from(ATTEMPTS_MAX),
             });
         }
+        let cluster_max = self.config.max_attempts.max(1);
         if submission.max_attempts == 0 {
-            submission.max_attempts = self.config.max_attempts.max(1);
+            submission.max_attempts = cluster_max;
+        }
+        if submission.launch.contract == LaunchContract::Yarn {
+            // Its master counts by the cluster's maximum, which its own settings name.
+            submission.max_attempts = submission.max_attempts.min(cluster_max);
         }
         if submission.unmanaged {
             // Its process is not ours: it cannot be started again.
@@ -250,6 +252,19 @@ impl ResourceManager {
             self.check_size(&submission.resource)?;
         }
         Ok(submission)
+    }
+
+    /// Queues are the configuration's, all below the root as YARN names it.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub(crate) fn check_queue_name(&self, queue: &str) -> Result<(), Refusal> {
+        if self.config.queues.iter().any(|known| known == queue) {
+            return Ok(());
+        }
+        let shown = queue.chars().filter(|c| !c.is_control()).take(64);
+        let (queue, known) = (shown.collect(), self.config.queues.join(", "));
+        Err(Refusal::UnknownQueue { queue, known })
     }
 
     /// Whether a container of this size can ever be granted. Without any node nobody knows.
@@ -340,7 +355,7 @@ impl ResourceManager {
 
     /// The application, if it is known and the principal may do this to it. Whoever may not view
     /// it learns only that it is another's.
-    fn application_of(
+    pub(crate) fn application_of(
         &self,
         principal: &Principal,
         operation: Operation,
@@ -356,6 +371,7 @@ impl ResourceManager {
             &Object::Application {
                 id,
                 owner: &application.spec.user,
+                acls: application.acls(),
             },
         )?;
         Ok(application)
@@ -410,6 +426,23 @@ fn submitter(principal: &Principal, operation: Operation) -> Result<&UserName, R
     }
 }
 
+/// No node has a label yet.
+fn check_label(label: &str) -> Result<(), Refusal> {
+    if label.is_empty() {
+        return Ok(());
+    }
+    check_text("node label", label, WORD_BYTES_MAX)?;
+    Err(Refusal::UnknownLabel(label.to_owned()))
+}
+
+fn check_acl(acl: &str) -> Result<(), Refusal> {
+    if acl.trim().is_empty() {
+        return Ok(());
+    }
+    check_text("access list", acl, TEXT_BYTES_MAX)?;
+    Ok(())
+}
+
 fn check_settings(submission: &Submission) -> Result<(), Refusal> {
     too_many("settings", submission.settings.len(), SETTINGS_MAX)?;
     let bytes = submission
@@ -461,6 +494,13 @@ fn check_launch(launch: &LaunchContext) -> Result<(), Refusal> {
     for name in launch.secrets.keys() {
         check_component("name of a secret", name)?;
     }
+    too_many("services", launch.service_data.len(), SERVICE_DATA_MAX)?;
+    let bytes = launch.service_data.iter();
+    let bytes = bytes.map(|(name, data)| name.len() + data.len()).sum();
+    too_many("bytes of all service data", bytes, SERVICE_DATA_BYTES_MAX)?;
+    for name in launch.service_data.keys() {
+        check_text("name of a service", name, WORD_BYTES_MAX)?;
+    }
     too_many(
         "files and archives",
         launch.local_resources.len(),
@@ -468,7 +508,7 @@ fn check_launch(launch: &LaunchContext) -> Result<(), Refusal> {
     )?;
     let mut names = BTreeSet::new();
     for resource in &launch.local_resources {
-        check_resource(resource)?;
+        check_resource(launch.contract, resource)?;
         if !names.insert(&resource.name) {
             return Err(problem(
                 "name of a file",
@@ -479,18 +519,19 @@ fn check_launch(launch: &LaunchContext) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_resource(resource: &LocalResource) -> Result<(), Refusal> {
+fn check_resource(contract: LaunchContract, resource: &LocalResource) -> Result<(), Refusal> {
     check_component("name of a file", &resource.name)?;
     check_text("source of a file", &resource.source, TEXT_BYTES_MAX)?;
-    let known = ["bobbin:/", "file:/"];
+    let known: &[&str] = match contract {
+        LaunchContract::Bobbin => &["bobbin:/", "file:/"],
+        LaunchContract::Yarn => &["bobbin:/", "file:/", "webhdfs://"],
+    };
     if !known
         .iter()
         .any(|scheme| resource.source.starts_with(scheme))
     {
-        let words = format!(
-            "'{}' starts with neither bobbin:/ nor file:/",
-            resource.source
-        );
+        let known = known.join(", ");
+        let words = format!("'{}' starts with none of {known}", resource.source);
         return Err(problem("source of a file", words));
     }
     Ok(())

@@ -187,6 +187,7 @@ fn event(
                 attempt,
                 session,
                 progress_permille,
+                tracking_url: None,
             })
         }
     })
@@ -228,6 +229,11 @@ fn messages_to_wire(minter: &Minter, attempt: AttemptId, message: MasterMessage)
             request_id,
             reason: reason.to_string(),
         }),
+        // This door takes neither blacklists nor updates, and offers no kept containers.
+        MasterMessage::BlacklistRefused { .. }
+        | MasterMessage::Inherited(_)
+        | MasterMessage::Updated(_)
+        | MasterMessage::UpdateRefused { .. } => return Vec::new(),
     };
     vec![answer]
 }

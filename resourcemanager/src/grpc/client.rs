@@ -67,20 +67,16 @@ impl ClientService {
         let asker = principal.clone();
         let found = self.doors.driver.read(move |core| {
             let id = core.resolve(&asker, &text)?;
-            Ok((id, core.owner(id).cloned()))
+            Ok((id, core.rights(id)))
         });
-        let (id, owner) = found
+        let (id, rights) = found
             .await
             .map_err(|e| failed(&e))?
             .map_err(|refusal| refused(&refusal))?;
         // Known a moment ago, so its owner is.
-        let owner = owner.ok_or_else(|| Status::not_found(format!("{id} was forgotten")))?;
-        authorize(
-            &principal,
-            operation,
-            &Object::Application { id, owner: &owner },
-        )?;
-        Ok((principal, id, owner))
+        let rights = rights.ok_or_else(|| Status::not_found(format!("{id} was forgotten")))?;
+        authorize(&principal, operation, &rights.object())?;
+        Ok((principal, id, rights.owner))
     }
 
     /// Asks the index, so that the core need not look through all its applications. What the index
@@ -171,6 +167,7 @@ impl Client for ClientService {
             Principal::User {
                 name,
                 administrator,
+                ..
             } => (name.to_string(), administrator),
             other @ (Principal::Attempt(_) | Principal::Node(_) | Principal::Container(_)) => {
                 (other.to_string(), false)
@@ -257,7 +254,8 @@ impl Client for ClientService {
         let states = wanted.states.iter().map(|state| field("states", state));
         let filter = ApplicationFilter {
             states: states.collect::<Result<_, _>>().map_err(malformed)?,
-            user: optional("user", &wanted.user)?,
+            users: optional("user", &wanted.user)?.into_iter().collect(),
+            ..ApplicationFilter::default()
         };
         let after = optional("page_token", &wanted.page_token)?;
         let size = page_size(wanted.page_size);

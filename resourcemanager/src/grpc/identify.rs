@@ -3,10 +3,12 @@
 //! What a message says about its sender is never looked at here. Whether the caller may do what it
 //! asks is the core's authority function's word; this module only asks it and writes the audit line.
 
-use bobbin_rm_core::{Denied, Object, Operation, Principal, Refusal, may, principal_of_uid};
+use bobbin_rm_core::{
+    Denied, Groups, Object, Operation, Principal, Refusal, may, principal_of_uid,
+};
 use bobbin_service::{
-    Peer, SecretKey, TokenError, TokenKind, account_of_uid, bearer, claimed_node, own_uid, peer,
-    wall_now,
+    Peer, SecretKey, TokenError, TokenKind, account_of_name, account_of_uid, bearer, claimed_node,
+    own_uid, peer, wall_now,
 };
 use bobbin_types::UserName;
 use tonic::{Request, Status};
@@ -76,10 +78,10 @@ impl Doorkeeper {
     /// # Errors
     /// It has no account, or one whose name cannot be a user's here; in words.
     pub(crate) fn by_uid(&self, uid: u32) -> Result<Principal, String> {
-        let account = match account_of_uid(uid) {
-            Ok(account) => account.name,
+        let (account, groups) = match account_of_uid(uid) {
+            Ok(account) => (account.name, account.group_names),
             // Root needs no account: it submits as another.
-            Err(_) if uid == 0 => "root".to_owned(),
+            Err(_) if uid == 0 => ("root".to_owned(), Vec::new()),
             Err(e) => return Err(e.to_string()),
         };
         let account = account
@@ -90,7 +92,19 @@ impl Doorkeeper {
             &account,
             self.own_uid,
             &self.root_runs_as,
+            Groups(groups.into()),
         ))
+    }
+
+    /// A user whose name a token proves. A token proves a user, never an administrator: that takes
+    /// the host's own proof.
+    pub(crate) fn user_called(&self, name: UserName) -> Principal {
+        let groups = account_of_name(name.as_str()).map_or_else(|_| Vec::new(), |a| a.group_names);
+        Principal::User {
+            name,
+            administrator: false,
+            groups: Groups(groups.into()),
+        }
     }
 
     /// Whom a token stands for.
@@ -110,11 +124,7 @@ impl Doorkeeper {
         };
         let malformed = |()| TokenError::Malformed;
         Ok(match claims.kind {
-            TokenKind::User => Principal::User {
-                // A token proves a user, never an administrator: that takes the host's own proof.
-                name: claims.user.parse().map_err(|_| malformed(()))?,
-                administrator: false,
-            },
+            TokenKind::User => self.user_called(claims.user.parse().map_err(|_| malformed(()))?),
             TokenKind::Node => Principal::Node(claims.node),
             TokenKind::Attempt => {
                 Principal::Attempt(claims.attempt.parse().map_err(|_| malformed(()))?)
@@ -205,14 +215,10 @@ mod tests {
     #[test]
     fn the_kernel_names_the_user_of_a_unix_socket() {
         let root = doorkeeper().principal(&from_unix(0)).unwrap();
-        let nobody = "nobody".parse().unwrap();
-        assert_eq!(
+        assert!(matches!(
             root,
-            Principal::User {
-                name: nobody,
-                administrator: true
-            }
-        );
+            Principal::User { name, administrator: true, .. } if name.as_str() == "nobody"
+        ));
         let status = doorkeeper()
             .principal(&from_unix(4_000_000_001))
             .unwrap_err();
@@ -235,7 +241,8 @@ mod tests {
             principal,
             Principal::User {
                 name: alice,
-                administrator: false
+                administrator: false,
+                groups: Groups::default(),
             }
         );
     }

@@ -19,6 +19,7 @@ use super::identify::authorize;
 use super::status::{failed, malformed};
 use super::translate::{
     exit_from_wire, heartbeat_from_wire, launch_to_wire, node_registration_from_wire,
+    signal_to_wire,
 };
 use super::{Doors, first_message};
 use crate::driver::PeerMessage;
@@ -251,8 +252,27 @@ fn command_to_wire(doors: &Doors, node: &NodeId, command: NodeCommand) -> Comman
                 application_id: application.to_string(),
             })
         }
-        NodeCommand::RevokeAttempt { attempt } => Command::RevokeAttempt(v1::RevokeAttempt {
+        NodeCommand::RevokeAttempt {
+            attempt,
+            keep_containers,
+        } => Command::RevokeAttempt(v1::RevokeAttempt {
             attempt_id: attempt.to_string(),
+            keep_containers,
+        }),
+        NodeCommand::SignalContainer { container, signal } => {
+            Command::SignalContainer(v1::SignalContainer {
+                container_id: container.to_string(),
+                signal: signal_to_wire(signal).into(),
+            })
+        }
+        NodeCommand::ResizeContainer {
+            container,
+            resource,
+            version,
+        } => Command::ResizeContainer(v1::ResizeContainer {
+            container_id: container.to_string(),
+            resource: Some(resource.into()),
+            version,
         }),
     }
 }

@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use bobbin_proto::v1;
 use bobbin_proto::v1::staging_server::Staging;
 use bobbin_proto::v1::upload_request::Part;
-use bobbin_rm_core::{Object, Operation, Principal};
+use bobbin_rm_core::{Acls, Object, Operation, Principal};
 use bobbin_types::{ApplicationId, CHUNK_BYTES};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -123,6 +123,7 @@ impl Staging for StagingService {
         let object = Object::Application {
             id: source.application,
             owner: &source.user,
+            acls: Acls::default(),
         };
         authorize(&principal, Operation::FetchStaged, &object)?;
         let tree = self.tree.clone();

@@ -10,9 +10,9 @@ use bobbin_rm_core::view::{
     ApplicationReport, AttemptReport, ClusterReport, ContainerReport, NodeReport,
 };
 use bobbin_rm_core::{
-    Ask, AskKey, CompletedContainer, ContainerExit, Finish, LaunchContext, LocalResource,
-    MasterRegistration, NodeHeartbeat, NodeRegistration, ReportedContainer, ReportedStatus,
-    ResourceKind, Secret, Submission, Visibility,
+    Ask, AskKey, CompletedContainer, ContainerExit, ContainerSignal, Finish, LaunchContext,
+    LaunchContract, LocalResource, MasterRegistration, NodeHeartbeat, NodeRegistration,
+    ReportedContainer, ReportedStatus, ResourceKind, Secret, Submission, Visibility,
 };
 use bobbin_types::{ContainerId, ContainerState, ExitStatus, FinalStatus, Resource};
 
@@ -88,10 +88,19 @@ pub(crate) fn submission_from_wire(
         tie_to_client: wire.tie_to_client,
         application_type: wire.application_type,
         settings: wire.settings.into_iter().collect(),
+        node_label: String::new(),
+        keep_containers: false,
+        failures_validity_ms: None,
+        view_acl: String::new(),
+        modify_acl: String::new(),
     })
 }
 
 fn launch_from_wire(wire: v1::LaunchContext) -> Result<LaunchContext, FieldError> {
+    let contract = match wire.contract() {
+        v1::LaunchContract::Bobbin => LaunchContract::Bobbin,
+        v1::LaunchContract::Yarn => LaunchContract::Yarn,
+    };
     let secrets = wire
         .secrets
         .into_iter()
@@ -105,6 +114,8 @@ fn launch_from_wire(wire: v1::LaunchContext) -> Result<LaunchContext, FieldError
             .map(local_resource_from_wire)
             .collect::<Result<_, _>>()?,
         secrets: secrets.collect(),
+        contract,
+        service_data: wire.service_data.into_iter().collect(),
     })
 }
 
@@ -158,7 +169,12 @@ pub(crate) fn launch_to_wire(
             .map(local_resource_to_wire)
             .collect(),
         secrets: all.into_iter().collect(),
-        ..v1::LaunchContext::default()
+        contract: match launch.contract {
+            LaunchContract::Bobbin => v1::LaunchContract::Bobbin,
+            LaunchContract::Yarn => v1::LaunchContract::Yarn,
+        }
+        .into(),
+        service_data: launch.service_data.clone().into_iter().collect(),
     }
 }
 
@@ -201,6 +217,7 @@ pub(crate) fn node_registration_from_wire(
             .collect::<Result<_, _>>()?,
         applications: texts("applications", &wire.applications)?,
         grpc_address: wire.grpc_address,
+        http_address: wire.http_address,
         profile: wire.profile,
         problems: wire.problems,
         lacks: wire.lacks,
@@ -268,8 +285,9 @@ pub(crate) fn master_registration_from_wire(
 ) -> Result<MasterRegistration, FieldError> {
     Ok(MasterRegistration {
         asks: asks_from_wire(wire.asks)?,
-        containers: texts("containers", &wire.containers)?,
+        containers: Some(texts("containers", &wire.containers)?),
         host: wire.host,
+        rpc_port: -1,
         tracking_url: wire.tracking_url,
     })
 }
@@ -306,7 +324,16 @@ pub(crate) fn finish_from_wire(wire: v1::Finish) -> Result<Finish, FieldError> {
             .unwrap_or(FinalStatus::Undefined),
         exit_status: wire.exit_status.map(ExitStatus),
         diagnostics: wire.diagnostics,
+        tracking_url: String::new(),
     })
+}
+
+pub(crate) fn signal_to_wire(signal: ContainerSignal) -> v1::ContainerSignal {
+    match signal {
+        ContainerSignal::ThreadDump => v1::ContainerSignal::ThreadDump,
+        ContainerSignal::Graceful => v1::ContainerSignal::Graceful,
+        ContainerSignal::Forceful => v1::ContainerSignal::Forceful,
+    }
 }
 
 pub(crate) fn progress_from_wire(wire: &v1::AmHeartbeat) -> u16 {
@@ -409,6 +436,7 @@ pub(crate) fn cluster_to_wire(report: &ClusterReport) -> v1::GetClusterResponse 
         total: Some(report.total.into()),
         used: Some(report.used.into()),
         applications: report.applications as u64,
+        hadoop: None,
     }
 }
 

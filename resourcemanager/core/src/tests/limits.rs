@@ -9,8 +9,8 @@ use super::world::{World, application, ask, attempt, registration, submission, u
 use crate::launch::{LocalResource, ResourceKind, Secret, Visibility};
 use crate::view::ApplicationFilter;
 use crate::{
-    Config, Effect, Event, MasterMessage, Object, Operation, Principal, Refusal, RefusalKind,
-    Submission, may,
+    Acls, Config, Effect, Event, Groups, MasterMessage, Object, Operation, Principal, Refusal,
+    RefusalKind, Submission, may,
 };
 
 fn refusal(world: &mut World, submission: Submission) -> Option<Refusal> {
@@ -207,7 +207,11 @@ fn authority() {
     let id = application(1);
     let objects = [
         Object::Cluster,
-        Object::Application { id, owner: &ann },
+        Object::Application {
+            id,
+            owner: &ann,
+            acls: Acls::default(),
+        },
         Object::User(&ann),
         Object::Attempt(attempt(1, 1)),
         Object::Host("h"),
@@ -216,6 +220,7 @@ fn authority() {
     let admin = Principal::User {
         name: "root".parse().unwrap(),
         administrator: true,
+        groups: Groups::default(),
     };
     let principals = [
         ("owner", user("ann")),

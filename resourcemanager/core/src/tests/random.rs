@@ -138,7 +138,9 @@ impl Life {
                     NodeCommand::Registered { .. }
                     | NodeCommand::Refused { .. }
                     | NodeCommand::ApplicationEnded { .. }
-                    | NodeCommand::RevokeAttempt { .. } => {}
+                    | NodeCommand::RevokeAttempt { .. }
+                    | NodeCommand::SignalContainer { .. }
+                    | NodeCommand::ResizeContainer { .. } => {}
                 },
                 _ => {}
             }
@@ -227,7 +229,7 @@ impl Life {
         let registration = MasterRegistration {
             host: "m".to_owned(),
             asks: vec![ask(1, 300, 1, 1)],
-            containers: held.copied().collect(),
+            containers: Some(held.copied().collect()),
             ..MasterRegistration::default()
         };
         let session = self.world.session();
@@ -362,6 +364,7 @@ impl Life {
                     final_status: FinalStatus::Succeeded,
                     exit_status: Some(ExitStatus(0)),
                     diagnostics: String::new(),
+                    tracking_url: String::new(),
                 };
                 Event::MasterFinishes {
                     attempt,
@@ -376,6 +379,7 @@ impl Life {
                     attempt,
                     session,
                     progress_permille: 3,
+                    tracking_url: None,
                 }
             }
             _ => return,

@@ -12,9 +12,10 @@ use bobbin_types::{
 
 use crate::launch::LaunchContext;
 use crate::{
-    Ask, AskKey, Config, ContainerExit, Effect, Event, Finish, MasterMessage, MasterRegistration,
-    NodeCommand, NodeHeartbeat, NodeRegistration, Principal, Record, Reply, ReportedContainer,
-    ReportedStatus, RequestId, ResourceManager, SessionId, Submission, Transition,
+    Ask, AskKey, Config, ContainerExit, Effect, Event, Finish, Groups, MasterMessage,
+    MasterRegistration, NodeCommand, NodeHeartbeat, NodeRegistration, Principal, Record, Reply,
+    ReportedContainer, ReportedStatus, RequestId, ResourceManager, SessionId, Submission,
+    Transition,
 };
 
 pub(super) const STAMP: u64 = 1000;
@@ -52,6 +53,7 @@ pub(super) fn user(name: &str) -> Principal {
     Principal::User {
         name: name.parse().unwrap(),
         administrator: false,
+        groups: Groups::default(),
     }
 }
 
@@ -110,6 +112,11 @@ pub(super) fn submission() -> Submission {
         tie_to_client: false,
         application_type: String::new(),
         settings: BTreeMap::new(),
+        node_label: String::new(),
+        keep_containers: false,
+        failures_validity_ms: None,
+        view_acl: String::new(),
+        modify_acl: String::new(),
     }
 }
 
@@ -117,6 +124,7 @@ pub(super) fn registration(name: &str, total: Resource) -> NodeRegistration {
     NodeRegistration {
         node: node_id(name),
         grpc_address: format!("{name}:2"),
+        http_address: format!("{name}:3"),
         total,
         reserved: Resource::default(),
         profile: "full".to_owned(),
@@ -428,7 +436,7 @@ impl World {
             ("attach", held) => {
                 let registration = MasterRegistration {
                     host: "m".to_owned(),
-                    containers: held.iter().map(|id| container(id)).collect(),
+                    containers: Some(held.iter().map(|id| container(id)).collect()),
                     ..MasterRegistration::default()
                 };
                 self.attach(attempt, registration);
@@ -471,6 +479,7 @@ impl World {
                     final_status: FinalStatus::Succeeded,
                     exit_status: Some(ExitStatus(status.parse().unwrap())),
                     diagnostics: String::new(),
+                    tracking_url: String::new(),
                 };
                 Event::MasterFinishes {
                     attempt,
@@ -482,6 +491,7 @@ impl World {
                 attempt,
                 session,
                 progress_permille: 5,
+                tracking_url: None,
             },
             _ => panic!("not a line: {command} {words:?}"),
         };
@@ -594,6 +604,16 @@ fn show(effect: &Effect) -> Option<String> {
                 ..
             } => "reply killed".to_owned(),
             Reply::LeaseHeld { .. } => "reply lease held".to_owned(),
+            Reply::PrioritySet { priority, .. } => format!("reply priority {priority}"),
+            Reply::Moved { queue, .. } => format!("reply moved to {queue}"),
+            Reply::TimeoutSet { expires, .. } => match expires {
+                Some(expires) => format!("reply ends at {}", expires.0),
+                None => "reply ends never".to_owned(),
+            },
+            Reply::AttemptFailing { attempt } => {
+                format!("reply failing {}", short_attempt(*attempt))
+            }
+            Reply::Signaled { container } => format!("reply signaled {}", short(*container)),
         },
         Effect::Reply {
             result: Err(refusal),
@@ -670,6 +690,16 @@ fn show_record(record: &Record) -> String {
             let sequence = application.sequence;
             format!("application {sequence} {state} {final_status} {status} '{diagnostics}'")
         }
+        Record::ApplicationUpdated {
+            application,
+            queue,
+            priority,
+            lifetime,
+        } => {
+            let sequence = application.sequence;
+            let end = lifetime.map_or_else(|| "never".to_owned(), |l| l.expires.0.to_string());
+            format!("updated {sequence} {queue} {priority} {end}")
+        }
         Record::ApplicationRemoved { application } => format!("removed {}", application.sequence),
     }
 }
@@ -688,13 +718,32 @@ fn show_command(command: &NodeCommand) -> String {
         }
         NodeCommand::AcknowledgeExit { container } => format!("acknowledge {}", short(*container)),
         NodeCommand::ApplicationEnded { application } => format!("ended {}", application.sequence),
-        NodeCommand::RevokeAttempt { attempt } => format!("revoke {}", short_attempt(*attempt)),
+        NodeCommand::RevokeAttempt {
+            attempt,
+            keep_containers,
+        } => {
+            let keep = if *keep_containers { " (keep)" } else { "" };
+            format!("revoke {}{keep}", short_attempt(*attempt))
+        }
+        NodeCommand::SignalContainer { container, signal } => {
+            format!("signal {} {signal:?}", short(*container))
+        }
+        NodeCommand::ResizeContainer {
+            container,
+            resource,
+            version,
+        } => format!("resize {} v{version} to {resource}", short(*container)),
     }
 }
 
 fn show_message(message: &MasterMessage) -> String {
     match message {
-        MasterMessage::Registered(_) => "registered".to_owned(),
+        MasterMessage::Registered(registered) => {
+            let kept = registered.containers_from_previous_attempts.iter();
+            kept.fold("registered".to_owned(), |text, grant| {
+                format!("{text} {}@{}", short(grant.container), grant.node.host())
+            })
+        }
         MasterMessage::Granted(grants) => {
             let grants: Vec<String> = grants
                 .iter()
@@ -711,6 +760,23 @@ fn show_message(message: &MasterMessage) -> String {
         }
         MasterMessage::Shutdown { reason } => format!("shutdown '{reason}'"),
         MasterMessage::FinishAcknowledged => "finish acknowledged".to_owned(),
-        MasterMessage::AskRefused { reason, .. } => format!("refused: {reason}"),
+        MasterMessage::AskRefused { reason, .. } | MasterMessage::BlacklistRefused { reason } => {
+            format!("refused: {reason}")
+        }
+        MasterMessage::Inherited(grants) => {
+            let ids: Vec<String> = grants.iter().map(|grant| short(grant.container)).collect();
+            format!("inherited {}", ids.join(" "))
+        }
+        MasterMessage::Updated(updated) => {
+            let all: Vec<String> = updated
+                .iter()
+                .map(|u| {
+                    let (id, size) = (short(u.container.container), u.container.resource);
+                    format!("{:?} {id} v{} {size}", u.kind, u.container.version)
+                })
+                .collect();
+            format!("updated {}", all.join("; "))
+        }
+        MasterMessage::UpdateRefused { reason, .. } => format!("refused: {reason}"),
     }
 }

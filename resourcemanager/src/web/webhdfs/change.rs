@@ -97,6 +97,7 @@ impl Call {
         let principal = Principal::User {
             name: name.clone(),
             administrator: self.person.administrator,
+            groups: bobbin_rm_core::Groups::default(),
         };
         decide(&principal, Operation::CreateUserToken, &Object::User(&name))
             .map_err(Problem::NotAllowed)?;
