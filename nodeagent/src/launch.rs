@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use bobbin_na_core::{ContainerWork, Exit, INVALID};
 use bobbin_proto::v1;
-use bobbin_sandbox::{Bind, CgroupLease, CgroupLimits, ContainerSpec, CpuMode, Limits, Profile};
+use bobbin_sandbox::{
+    Bind, CgroupLease, CgroupLimits, ContainerSpec, CpuMode, Limits, OutputFiles, Profile,
+};
 use bobbin_service::Account;
 use bytes::Bytes;
 use bobbin_types::{
@@ -381,6 +383,7 @@ fn spec(
         work_dir: paths.work,
         binds,
         log_dir: paths.log,
+        output_files: OutputFiles::Standard,
         log_bytes_max: node.config.logs.max_bytes,
         private_dir: paths.private,
         run_dir: paths.run,

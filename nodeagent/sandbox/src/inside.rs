@@ -340,7 +340,7 @@ fn start_program(inherited: &Inherited<'_>, spec: &ContainerSpec) -> Result<Pid,
     }
 }
 
-/// Reaps until the program has ended; passes TERM on to its process group.
+/// Reaps until the program has ended; passes TERM and QUIT on to its process group.
 fn reap(socket: i32, program: Pid) -> Event {
     // Everything but the socket goes, above all the write ends of the log pipes; 0 to 2 are
     // /dev/null. It can only fail on a kernel without the call, which cannot have come so far.
@@ -350,10 +350,11 @@ fn reap(socket: i32, program: Pid) -> Event {
     let mut wanted = SigSet::empty();
     wanted.add(Signal::SIGCHLD);
     wanted.add(Signal::SIGTERM);
+    wanted.add(Signal::SIGQUIT);
     loop {
-        if wanted.wait() == Ok(Signal::SIGTERM) {
+        if let Ok(passed @ (Signal::SIGTERM | Signal::SIGQUIT)) = wanted.wait() {
             // Ended already is fine.
-            let _ = kill(Pid::from_raw(-program.as_raw()), Signal::SIGTERM);
+            let _ = kill(Pid::from_raw(-program.as_raw()), passed);
         }
         loop {
             let mut status = 0;
@@ -369,10 +370,19 @@ fn reap(socket: i32, program: Pid) -> Event {
     }
 }
 
+/// The signals that PID 1 and the monitor wait for.
+pub(crate) const WAITED_FOR: [Signal; 5] = [
+    Signal::SIGCHLD,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGQUIT,
+];
+
 /// Blocks the signals that PID 1 and the monitor wait for; before any of them is forked.
 pub(crate) fn block_signals() -> nix::Result<()> {
     let mut signals = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGUSR1] {
+    for signal in WAITED_FOR {
         signals.add(signal);
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&signals), None)

@@ -22,7 +22,7 @@ use nix::sys::socket::{
 use crate::error::LaunchError;
 use crate::process;
 use crate::record::StartRecord;
-use crate::spec::ContainerSpec;
+use crate::spec::{ContainerSpec, PassedSignal};
 use crate::wire::{self, Answer};
 
 /// The descriptor on which the server finds its control socket.
@@ -58,6 +58,21 @@ pub fn signal_container(monitor: &OwnedFd, stop: Stop) -> io::Result<()> {
         Stop::TermThenKill => libc::SIGTERM,
         Stop::Kill => libc::SIGUSR1,
         Stop::KillMonitor => libc::SIGKILL,
+    };
+    match process::send_signal(monitor, signal) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        result => result,
+    }
+}
+
+/// Has the monitor behind the pidfd pass a signal on to its container's program.
+///
+/// # Errors
+/// When the signal cannot be sent for another reason than that the monitor has ended.
+pub fn pass_signal(monitor: &OwnedFd, signal: PassedSignal) -> io::Result<()> {
+    let signal = match signal {
+        PassedSignal::Term => libc::SIGUSR2,
+        PassedSignal::Quit => libc::SIGQUIT,
     };
     match process::send_signal(monitor, signal) {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),

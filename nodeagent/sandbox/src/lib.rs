@@ -43,11 +43,11 @@ mod wire;
 pub use cgroup::{CgroupLease, CgroupLimits, CgroupRoot, Usage};
 pub use error::LaunchError;
 pub use holder::{Holder, hold};
-pub use launcher::{Launched, Launcher, Stop, is_running, signal_container};
+pub use launcher::{Launched, Launcher, Stop, is_running, pass_signal, signal_container};
 pub use probe::probe;
 pub use record::{
-    Adopted, EXIT_FILE, ExitRecord, RecordError, START_FILE, StartRecord, adopt, forbid_start,
-    read_exit, read_start,
+    Adopted, EXIT_FILE, ExitRecord, RecordError, START_FILE, StartRecord, adopt, change_memory,
+    forbid_start, read_exit, read_start,
 };
 pub use server::serve;
-pub use spec::{Bind, ContainerSpec, CpuMode, Limits, Profile};
+pub use spec::{Bind, ContainerSpec, CpuMode, Limits, OutputFiles, PassedSignal, Profile};

@@ -3,7 +3,8 @@
 //! Life: born as a spare with PID 1 already waiting; takes one launch from the shared control
 //! socket; sets the container up together with PID 1; answers the agent; pumps output, watches
 //! memory and signals; writes the exit file; ends.
-//! SIGTERM asks for TERM, grace, KILL; SIGUSR1 for KILL. Killing the monitor itself makes the kernel
+//! SIGTERM asks for TERM, grace, KILL; SIGUSR1 for KILL; SIGUSR2 for TERM alone; SIGQUIT for QUIT, upon
+//! which a JVM prints its threads. Killing the monitor itself makes the kernel
 //! kill PID 1, and with it the container.
 
 use std::ffi::CString;
@@ -23,7 +24,7 @@ use crate::error::LaunchError;
 use crate::inside::{self, Event};
 use crate::memory::{self, Watch};
 use crate::pump::Pump;
-use crate::record::{EXIT_FILE, ExitRecord, START_FILE, StartRecord};
+use crate::record::{EXIT_FILE, ExitRecord, START_FILE, StartRecord, changed_memory};
 use crate::spare::First;
 use crate::spec::ContainerSpec;
 use crate::sys;
@@ -328,6 +329,9 @@ impl Monitor {
             match Signal::try_from(i32::try_from(information.ssi_signo).unwrap_or(0)) {
                 Ok(Signal::SIGTERM) => self.stop(),
                 Ok(Signal::SIGUSR1) => self.first.kill(),
+                // Ended already is fine.
+                Ok(Signal::SIGUSR2) => drop(kill(self.first.pid, Signal::SIGTERM)),
+                Ok(Signal::SIGQUIT) => drop(kill(self.first.pid, Signal::SIGQUIT)),
                 Ok(Signal::SIGCHLD) => self.reap(),
                 Ok(_) | Err(_) => {}
             }
@@ -365,8 +369,11 @@ impl Monitor {
         }
     }
 
+    /// What it was launched with, unless the agent has changed it since.
     fn limit_bytes(&self) -> u64 {
-        self.spec.memory_mib.saturating_mul(1 << 20)
+        changed_memory(&self.private_dir)
+            .unwrap_or(self.spec.memory_mib)
+            .saturating_mul(1 << 20)
     }
 
     /// The group has no memory left: write down who used it, then end the container.

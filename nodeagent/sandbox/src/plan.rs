@@ -238,7 +238,7 @@ pub(crate) fn c_string(path: &Path) -> Result<CString, LaunchError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::spec::{Bind, CpuMode, Limits};
+    use crate::spec::{Bind, CpuMode, Limits, OutputFiles};
 
     /// A specification with all folders below `dir`, for tests.
     pub(crate) fn spec_in(dir: &Path) -> ContainerSpec {
@@ -254,6 +254,7 @@ pub(crate) mod tests {
             work_dir: dir.join("work"),
             binds: Vec::new(),
             log_dir: dir.join("log"),
+            output_files: OutputFiles::Standard,
             log_bytes_max: 1 << 20,
             private_dir: dir.join("private"),
             run_dir: dir.join("run"),

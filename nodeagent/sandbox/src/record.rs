@@ -221,6 +221,35 @@ pub fn forbid_start(private_dir: &Path) -> Result<bool, RecordError> {
     }
 }
 
+/// Where the memory stands that a container was given after its launch, MiB.
+const MEMORY_FILE: &str = "memory_mib";
+
+/// Tells a container's monitor that its memory has changed: it measures by it and says it in words.
+/// The control group's limit is changed apart ([`crate::CgroupRoot::resize`]).
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn change_memory(private_dir: &Path, memory_mib: u64) -> io::Result<()> {
+    let temporary = private_dir.join(format!("{MEMORY_FILE}.tmp"));
+    fs::write(&temporary, memory_mib.to_string())?;
+    fs::rename(&temporary, private_dir.join(MEMORY_FILE))
+}
+
+/// What [`change_memory`] wrote.
+pub(crate) fn changed_memory(private_dir: &fs::File) -> Option<u64> {
+    use std::io::Read as _;
+    use std::os::fd::AsRawFd as _;
+    let name = std::ffi::CString::new(MEMORY_FILE).ok()?;
+    let flags = libc::O_RDONLY | libc::O_NOFOLLOW;
+    let file = crate::sys::open_strict(private_dir.as_raw_fd(), &name, flags, 0).ok()?;
+    let mut text = String::new();
+    fs::File::from(file)
+        .take(32)
+        .read_to_string(&mut text)
+        .ok()?;
+    text.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -289,5 +318,16 @@ mod tests {
         };
         fs::write(dir.path().join(START_FILE), start.to_json()).unwrap();
         assert!(!forbid_start(dir.path()).unwrap());
+    }
+
+    #[test]
+    fn a_changed_memory_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = fs::File::open(dir.path()).unwrap();
+        assert_eq!(changed_memory(&folder), None);
+        change_memory(dir.path(), 512).unwrap();
+        assert_eq!(changed_memory(&folder), Some(512));
+        change_memory(dir.path(), 64).unwrap();
+        assert_eq!(changed_memory(&folder), Some(64));
     }
 }

@@ -120,7 +120,7 @@ impl Spare {
             failed("read own start time")(io::Error::from_raw_os_error(libc::EIO))
         })?;
         let mut wanted = SigSet::empty();
-        for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGUSR1] {
+        for signal in inside::WAITED_FOR {
             wanted.add(signal);
         }
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
@@ -345,7 +345,8 @@ fn set_up(
         pump::open_log(log_dir.as_fd(), name, spec.uid, spec.gid)
             .map_err(failed(format!("open the log file {name:?}")))
     };
-    let logs = [log(c"stdout")?, log(c"stderr")?];
+    let [stdout, stderr] = spec.output_files.names();
+    let logs = [log(stdout)?, log(stderr)?];
     let private_dir = open_folder(&spec.private_dir)?;
     let memory = spec
         .cgroups

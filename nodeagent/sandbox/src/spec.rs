@@ -1,5 +1,6 @@
 //! What the agent asks for: one container, completely described.
 
+use std::ffi::CStr;
 use std::path::PathBuf;
 
 use crate::cgroup::CgroupLease;
@@ -58,6 +59,36 @@ impl Default for Limits {
     }
 }
 
+/// A signal for the program's process group that need not be its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassedSignal {
+    /// TERM, and no KILL after it.
+    Term,
+    /// QUIT: a JVM prints its threads.
+    Quit,
+}
+
+/// What the two files of the program's output are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputFiles {
+    /// `stdout` and `stderr`.
+    Standard,
+    /// `prelaunch.out` and `prelaunch.err`: the command makes its own `stdout` and `stderr`.
+    /// Source: `ContainerLaunch.CONTAINER_PRE_LAUNCH_STDOUT`.
+    Prelaunch,
+}
+
+impl OutputFiles {
+    /// The names of the files for standard output and standard error.
+    #[must_use]
+    pub fn names(self) -> [&'static CStr; 2] {
+        match self {
+            OutputFiles::Standard => [c"stdout", c"stderr"],
+            OutputFiles::Prelaunch => [c"prelaunch.out", c"prelaunch.err"],
+        }
+    }
+}
+
 /// One container, as the agent wants it.
 ///
 /// Every folder is an absolute path without symbolic links in it (the agent resolves its configured
@@ -81,9 +112,10 @@ pub struct ContainerSpec {
     pub work_dir: PathBuf,
     /// Further binds. A parent must not come after its child: they are sorted by depth.
     pub binds: Vec<Bind>,
-    /// Folder of the logs, bound writable at the same path; `stdout` and `stderr` are made in it.
+    /// Folder of the logs, bound writable at the same path; the output files are made in it.
     pub log_dir: PathBuf,
-    /// Bytes of stdout and stderr together, then a mark and silence. 0 means no limit.
+    pub output_files: OutputFiles,
+    /// Bytes of both output files together, then a mark and silence. 0 means no limit.
     pub log_bytes_max: u64,
     /// The agent's own folder for this container, not seen inside: start and exit file.
     pub private_dir: PathBuf,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cgroup::{CgroupLease, MemoryEvents};
 use crate::error::LaunchError;
-use crate::spec::{Bind, ContainerSpec, CpuMode, Limits, Profile};
+use crate::spec::{Bind, ContainerSpec, CpuMode, Limits, OutputFiles, Profile};
 
 /// What the server reads from its control socket: a launch, its stream is attached.
 pub(crate) const LAUNCH_MESSAGE: [u8; 4] = *b"BBL1";
@@ -168,6 +168,10 @@ pub(crate) fn encode_spec(spec: &ContainerSpec) -> Result<Vec<u8>, LaunchError> 
         out.u8(u8::from(bind.writable));
     }
     out.path(&spec.log_dir);
+    out.u8(match spec.output_files {
+        OutputFiles::Standard => 0,
+        OutputFiles::Prelaunch => 1,
+    });
     out.u64(spec.log_bytes_max);
     out.path(&spec.private_dir);
     out.path(&spec.run_dir);
@@ -250,6 +254,11 @@ pub(crate) fn decode_spec(bytes: &[u8]) -> Result<ContainerSpec, Malformed> {
             })
         })?,
         log_dir: from.path()?,
+        output_files: if from.flag()? {
+            OutputFiles::Prelaunch
+        } else {
+            OutputFiles::Standard
+        },
         log_bytes_max: from.u64()?,
         private_dir: from.path()?,
         run_dir: from.path()?,
@@ -415,6 +424,7 @@ mod tests {
                 writable: true,
             }],
             log_dir: "/l".into(),
+            output_files: OutputFiles::Prelaunch,
             log_bytes_max: 1 << 30,
             private_dir: "/p".into(),
             run_dir: "/r".into(),

@@ -14,8 +14,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use bobbin_sandbox::{
-    Adopted, CgroupLimits, CgroupRoot, ContainerSpec, CpuMode, Launcher, Stop, adopt,
-    signal_container,
+    Adopted, CgroupLimits, CgroupRoot, ContainerSpec, CpuMode, Launcher, OutputFiles, PassedSignal,
+    Stop, adopt, change_memory, pass_signal, signal_container,
 };
 use common::{Container, Host, is_root, wait_ended, wait_for};
 
@@ -358,4 +358,71 @@ fn many_at_once() {
             });
         }
     });
+}
+
+#[test]
+fn signals_are_passed_on_and_end_nothing_by_themselves() {
+    if !is_root("signals") {
+        return;
+    }
+    let host = Host::new();
+    let script = "trap 'echo quit' QUIT; trap 'echo term; exit 4' TERM; echo up; \
+                  while :; do sleep 0.05; done";
+    let container = host.start(host.spec(&["/bin/bash", "-c", script]));
+    wait_for("the program", || container.log("stdout") == "up\n");
+    pass_signal(&container.launched.pidfd, PassedSignal::Quit).unwrap();
+    wait_for("QUIT", || container.log("stdout") == "up\nquit\n");
+    pass_signal(&container.launched.pidfd, PassedSignal::Term).unwrap();
+    assert_eq!(container.wait().exit_status, 4);
+    assert_eq!(container.log("stdout"), "up\nquit\nterm\n");
+    pass_signal(&container.launched.pidfd, PassedSignal::Quit).unwrap();
+}
+
+#[test]
+fn a_command_that_makes_its_own_output_files_finds_their_names_free() {
+    if !is_root("output files") {
+        return;
+    }
+    let host = Host::new();
+    let mut spec = host.sh("echo first; echo wrong >&2; exec echo second >$LOGS/stdout");
+    let logs = spec.log_dir.display().to_string();
+    spec.environment.push(("LOGS".into(), logs));
+    spec.output_files = OutputFiles::Prelaunch;
+    let container = host.start(spec);
+    assert_eq!(container.wait().exit_status, 0);
+    assert_eq!(container.log("stdout"), "second\n");
+    assert_eq!(container.log("prelaunch.out"), "first\n");
+    assert_eq!(container.log("prelaunch.err"), "wrong\n");
+    assert!(!container.spec.log_dir.join("stderr").exists());
+}
+
+#[test]
+fn more_memory_while_it_runs() {
+    if !is_root("resizing") {
+        return;
+    }
+    // Before any child: on v2 the own group must hold no other process.
+    let groups = Groups::new("resize");
+    let host = Host::new();
+    let script = "while [ ! -e go ]; do sleep 0.02; done; \
+                  exec /usr/bin/python3 -c 'x=bytearray(100<<20); y=open(\"said\",\"w\"); \
+                  y.write(\"100\"); y.close(); x=bytearray(600<<20)'";
+    let spec = limited(&host, &groups, script, 32);
+    let lease = spec.cgroups.clone().unwrap();
+    let container = host.start(spec);
+    groups.0.resize(&lease, &limits(256, 20)).unwrap();
+    change_memory(&container.spec.private_dir, 256).unwrap();
+    fs::write(container.spec.work_dir.join("go"), "").unwrap();
+    let record = container.wait();
+    let said = fs::read_to_string(container.spec.work_dir.join("said")).unwrap();
+    assert_eq!(said, "100", "it has had room for 100 MiB");
+    assert_eq!(record.exit_status, -104);
+    assert!(
+        record
+            .diagnostics
+            .contains("of 256 MB physical memory used"),
+        "{}",
+        record.diagnostics
+    );
+    groups.0.release(lease).unwrap();
 }

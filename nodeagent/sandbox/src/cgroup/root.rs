@@ -144,6 +144,42 @@ impl CgroupRoot {
         Ok(self.describe(slot, name))
     }
 
+    /// Changes the limits of a container that runs.
+    ///
+    /// # Errors
+    /// When the kernel refuses one: memory below what is in use, most likely. The others may have
+    /// changed by then.
+    pub fn resize(&self, lease: &CgroupLease, limits: &CgroupLimits) -> Result<(), CgroupError> {
+        let former = self
+            .slots()
+            .used
+            .insert(lease.slot, Some(*limits))
+            .flatten();
+        let result = self.prepare_changed(lease.slot, former.as_ref(), limits);
+        if result.is_err() {
+            // Nothing is known of it any more: the next one writes everything.
+            self.slots().used.insert(lease.slot, None);
+        }
+        result
+    }
+
+    fn prepare_changed(
+        &self,
+        slot: u32,
+        former: Option<&CgroupLimits>,
+        limits: &CgroupLimits,
+    ) -> Result<(), CgroupError> {
+        for (hierarchy, base) in self.layout.hierarchies.iter().zip(&self.bases) {
+            set_limits(
+                hierarchy,
+                &base.join(format!("slot-{slot}")),
+                former,
+                limits,
+            )?;
+        }
+        Ok(())
+    }
+
     fn prepare(
         &self,
         slot: u32,

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bobbin_sandbox::{
-    Bind, ContainerSpec, CpuMode, ExitRecord, LaunchError, Launched, Launcher, Limits, Profile,
-    read_exit,
+    Bind, ContainerSpec, CpuMode, ExitRecord, LaunchError, Launched, Launcher, Limits, OutputFiles,
+    Profile, read_exit,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -110,6 +110,7 @@ impl Host {
             work_dir: folder("work", 0o750),
             binds: vec![],
             log_dir: folder("log", 0o750),
+            output_files: OutputFiles::Standard,
             log_bytes_max: 1 << 20,
             private_dir: folder("private", 0o700),
             run_dir: folder("run", 0o755),
