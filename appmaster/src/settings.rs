@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bobbin_am_core::{Allocation, Config, DynamicAllocation};
+use bobbin_am_core::{Allocation, Config, DynamicAllocation, Speculation};
 use bobbin_types::Resource;
 
 /// Memory of an executor without `--executor-memory`, MiB. Source: `spark.executor.memory`.
@@ -14,7 +14,7 @@ const EXECUTORS_MAX: u64 = 100_000;
 const SLOTS_MAX: u64 = 1_024;
 
 /// Every key, for the check of unknown ones and for help texts.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 19] = [
     "num-executors",
     "executor-memory-mib",
     "executor-cores",
@@ -29,6 +29,11 @@ const KEYS: [&str; 14] = [
     "dynamic-allocation.schedule-backlog-timeout",
     "dynamic-allocation.sustained-schedule-backlog-timeout",
     "dynamic-allocation.executor-allocation-ratio",
+    "task.speculation",
+    "task.speculation.interval",
+    "task.speculation.multiplier",
+    "task.speculation.quantile",
+    "task.speculation.min-task-runtime",
 ];
 
 /// What an application asks of its master.
@@ -49,6 +54,10 @@ pub struct AppSettings {
     /// `dynamic-allocation.*`, when `dynamic-allocation.enabled` is true: then `num-executors` is the
     /// number to begin with. Source: Spark's `spark.dynamicAllocation.*`, with its defaults.
     pub dynamic_allocation: Option<DynamicAllocation>,
+    /// `task.speculation.*`, when `task.speculation` is true: a task that is much slower than the
+    /// others of its stage is run a second time elsewhere. Tasks must bear that.
+    /// Source: Spark's `spark.speculation.*`, with the defaults of Spark 4.
+    pub speculation: Option<Speculation>,
 }
 
 /// A setting that cannot be used.
@@ -75,8 +84,8 @@ pub enum AppSettingsError {
         value: u32,
         problem: String,
     },
-    #[error("setting {key} has no effect without dynamic-allocation.enabled=true")]
-    NotEnabled { key: String },
+    #[error("setting {key} has no effect without {without}=true")]
+    NotEnabled { key: String, without: &'static str },
     #[error("BOBBIN_CONF_JSON is not an object of texts")]
     Json,
 }
@@ -104,6 +113,7 @@ impl AppSettings {
         Ok(AppSettings {
             executors,
             dynamic_allocation: dynamic_allocation(map, executors)?,
+            speculation: speculation(map)?,
             executor_resource: Resource::new(memory_mib.unwrap_or(EXECUTOR_MEMORY_MIB), cores),
             task_failures_max: small("task.max-failures", 1, 1_000, 4)?,
             task_output_bytes_max: number(map, "task.output-bytes-max", 1, 1 << 40)?
@@ -125,6 +135,7 @@ impl AppSettings {
         let mut config = Config::new(self.executors, self.executor_resource);
         config.allow_task_failures(self.task_failures_max);
         config.executor_failures_max = self.executor_failures_max;
+        config.speculation = self.speculation;
         if let Some(dynamic) = self.dynamic_allocation {
             config.allocation = Allocation::Dynamic(dynamic);
         }
@@ -143,7 +154,10 @@ fn dynamic_allocation(
     if !flag(map, "dynamic-allocation.enabled")? {
         let other = |key: &&String| key.starts_with(PREFIX) && *key != "dynamic-allocation.enabled";
         return match map.keys().find(other) {
-            Some(key) => Err(AppSettingsError::NotEnabled { key: key.clone() }),
+            Some(key) => Err(AppSettingsError::NotEnabled {
+                key: key.clone(),
+                without: "dynamic-allocation.enabled",
+            }),
             None => Ok(None),
         };
     }
@@ -180,8 +194,31 @@ fn dynamic_allocation(
             "dynamic-allocation.sustained-schedule-backlog-timeout",
         )?
         .unwrap_or(backlog),
-        ratio_permille: ratio_permille(map, "dynamic-allocation.executor-allocation-ratio")?
+        ratio_permille: permille(map, "dynamic-allocation.executor-allocation-ratio", 1)?
             .unwrap_or(default.ratio_permille),
+    }))
+}
+
+/// The settings of speculation, if it is on.
+fn speculation(map: &BTreeMap<String, String>) -> Result<Option<Speculation>, AppSettingsError> {
+    if !flag(map, "task.speculation")? {
+        return match map.keys().find(|key| key.starts_with("task.speculation.")) {
+            Some(key) => Err(AppSettingsError::NotEnabled {
+                key: key.clone(),
+                without: "task.speculation",
+            }),
+            None => Ok(None),
+        };
+    }
+    let default = Speculation::default();
+    Ok(Some(Speculation {
+        interval_ms: duration_ms(map, "task.speculation.interval")?.unwrap_or(default.interval_ms),
+        multiplier_permille: permille(map, "task.speculation.multiplier", 1_000)?
+            .map_or(default.multiplier_permille, u64::from),
+        quantile_permille: permille(map, "task.speculation.quantile", 1)?
+            .map_or(default.quantile_permille, u64::from),
+        min_runtime_ms: duration_ms(map, "task.speculation.min-task-runtime")?
+            .unwrap_or(default.min_runtime_ms),
     }))
 }
 
@@ -228,25 +265,32 @@ fn duration_ms(
     }
 }
 
-/// A share above 0 and up to 1, in thousandths; what is finer is rounded up.
-fn ratio_permille(
+/// A decimal number in thousandths, what is finer rounded up: a share from `least` to 1, or, when
+/// `least` is 1 already, a factor up to a million.
+fn permille(
     map: &BTreeMap<String, String>,
     key: &'static str,
+    least: u32,
 ) -> Result<Option<u32>, AppSettingsError> {
     let Some(text) = map.get(key) else {
         return Ok(None);
     };
-    let ratio = text.parse::<f64>().ok().filter(|r| *r > 0.0 && *r <= 1.0);
-    let Some(ratio) = ratio else {
-        return Err(form(key, text, "a number above 0 and at most 1"));
+    let (most, wanted) = if least < 1_000 {
+        (1.0, "a number above 0 and at most 1")
+    } else {
+        (1e6, "a number from 1 to 1000000")
     };
+    let number = text.parse::<f64>().ok().filter(|n| *n > 0.0 && *n <= most);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "between 1 and 1000"
+        reason = "between 0 and a thousand millions"
     )]
-    let permille = (ratio * 1000.0).ceil() as u32;
-    Ok(Some(permille))
+    let permille = number.map(|n| (n * 1000.0).ceil() as u32);
+    match permille.filter(|n| *n >= least) {
+        None => Err(form(key, text, wanted)),
+        good @ Some(_) => Ok(good),
+    }
 }
 
 fn number(
@@ -360,6 +404,12 @@ mod tests {
         }
         let error = parse(&[("dynamic-allocation.min-executors", "1")]).unwrap_err();
         assert!(error.contains("dynamic-allocation.enabled=true"), "{error}");
+        let on = ("task.speculation", "true");
+        let speculation = parse(&[on, ("task.speculation.multiplier", "1.5")]).unwrap();
+        assert_eq!(speculation.speculation.unwrap().multiplier_permille, 1_500);
+        assert!(parse(&[on, ("task.speculation.multiplier", "0.5")]).is_err());
+        assert!(parse(&[on, ("task.speculation.quantile", "1.5")]).is_err());
+        assert!(parse(&[("task.speculation.quantile", "0.5")]).is_err());
         let error = parse(&[("dynamic-allocation.enabled", "yes")]).unwrap_err();
         assert!(error.contains("true or false"), "{error}");
     }

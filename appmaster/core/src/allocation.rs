@@ -115,8 +115,14 @@ impl ApplicationMaster {
         }
     }
 
+    /// Attempts that run or wait: tasks, and copies of slow ones that wait for a slot.
+    fn load(&self) -> u64 {
+        let copies: usize = self.stages.values().map(|s| s.slow.len()).sum();
+        u64::try_from(self.tasks.len() + copies).unwrap_or(u64::MAX)
+    }
+
     fn move_target(&mut self, now: Millis, dynamic: &DynamicAllocation) {
-        let tasks = u64::try_from(self.tasks.len()).unwrap_or(u64::MAX);
+        let tasks = self.load();
         let waits = self.launched < tasks;
         if tasks > 0 {
             self.ramp.initial = false;
@@ -190,9 +196,8 @@ impl ApplicationMaster {
     /// When [`ApplicationMaster::follow_load`] has something to do without an event.
     pub(crate) fn load_deadline(&self) -> Option<Millis> {
         let dynamic = self.dynamic()?;
-        let tasks = u64::try_from(self.tasks.len()).unwrap_or(u64::MAX);
         let most = dynamic
-            .needed(tasks, self.config.executor_resource.vcores)
+            .needed(self.load(), self.config.executor_resource.vcores)
             .clamp(dynamic.min, dynamic.max);
         let round = self.ramp.next_round.filter(|_| self.ramp.target < most);
         let may_go = self.ramp.initial || self.spare_executors(&dynamic) > 0;

@@ -49,6 +49,33 @@ impl Default for DynamicAllocation {
     }
 }
 
+/// When a second attempt of a slow task is started beside the first.
+///
+/// Source: Spark's `spark.speculation.*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Speculation {
+    /// Between two looks at the running tasks, milliseconds.
+    pub interval_ms: u64,
+    /// Thousandths of the median time of a stage's tasks beyond which one is slow.
+    pub multiplier_permille: u64,
+    /// Thousandths of a stage's tasks that must have ended well before any of them is slow.
+    pub quantile_permille: u64,
+    /// No task is slow before it has run so long, milliseconds.
+    pub min_runtime_ms: u64,
+}
+
+impl Default for Speculation {
+    /// Defaults of Spark 4.
+    fn default() -> Speculation {
+        Speculation {
+            interval_ms: 100,
+            multiplier_permille: 3_000,
+            quantile_permille: 900,
+            min_runtime_ms: 100,
+        }
+    }
+}
+
 /// Settings of one application master. All times in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -65,6 +92,8 @@ pub struct Config {
     pub task_losses_max: u32,
     /// A task that failed waits so long for an executor it has not failed on.
     pub retry_elsewhere_ms: u64,
+    /// Copies of stragglers; `None`: none.
+    pub speculation: Option<Speculation>,
     /// From the grant to the executor's registration.
     pub executor_start_ms: u64,
     /// Without any word of a registered executor, it is lost.
@@ -97,6 +126,7 @@ impl Config {
             task_failures_max: 4,
             task_losses_max: 16,
             retry_elsewhere_ms: 3_000,
+            speculation: None,
             executor_start_ms: 60_000,
             executor_silence_ms: 30_000,
             executor_detached_ms: 6_000,

@@ -98,6 +98,22 @@ impl ApplicationMaster {
                     })?;
                 }
             }
+            let waits = task.place == TaskPlace::Waiting;
+            let alone = waits || stage.slow.contains(key);
+            ensure(!(alone && task.copy.is_some()), || {
+                format!("task {key:?} has a copy beside nothing, or waits for another one")
+            })?;
+            ensure(!(waits && stage.slow.contains(key)), || {
+                format!("task {key:?} waits twice")
+            })?;
+            if let Some((container, attempt)) = task.copy {
+                let executor = self.executors.get(&container);
+                let taken = executor.and_then(|e| e.running.get(key));
+                let elsewhere = task.place != TaskPlace::Launched(container);
+                ensure(taken == Some(&attempt) && elsewhere, || {
+                    format!("the copy of {key:?} takes no slot of its own on {container}")
+                })?;
+            }
         }
         for (id, stage) in &self.stages {
             let open = self.tasks.values().filter(|t| t.stage == *id).count();

@@ -4,9 +4,8 @@
 //! appends [`Effect`]s; the shell (`bobbin-appmaster`, or the simulator) performs them.
 //!
 //! Deliberately absent: what a task runs and prints (the shell keeps both by [`TaskKey`]), tokens
-//! and addresses, and the driver's process. Room is left for speculation (results
-//! are matched by attempt, so a second live attempt needs only a second slot) and for resources of
-//! tasks (a slot is counted in one place, `executors.rs`).
+//! and addresses, and the driver's process. Room is left for resources of tasks (a slot is counted
+//! in one place, `executors.rs`).
 
 mod allocation;
 mod asks;
@@ -20,7 +19,7 @@ mod invariants;
 mod master;
 mod tasks;
 
-pub use config::{Allocation, Config, DynamicAllocation};
+pub use config::{Allocation, Config, DynamicAllocation, Speculation};
 pub use effect::{Ask, Effect};
 pub use event::{Completed, Event, Grant, StageId, TaskKey, TaskRef};
 pub use executors::{ExecutorPhase, ExecutorView};

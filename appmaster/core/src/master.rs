@@ -43,6 +43,7 @@ pub struct ApplicationMaster {
     pub(crate) launched: u64,
     /// Tasks that wait for an executor they have not failed on, by when they stop doing so.
     pub(crate) retry_at: BTreeSet<(Millis, TaskKey)>,
+    pub(crate) looked_for_slow_at: Option<Millis>,
 
     /// No executor can be had, with the words.
     pub(crate) failed: Option<String>,
@@ -81,6 +82,7 @@ impl ApplicationMaster {
             tasks: BTreeMap::new(),
             launched: 0,
             retry_at: BTreeSet::new(),
+            looked_for_slow_at: None,
             failed: None,
             shut_down: false,
         };
@@ -139,6 +141,7 @@ impl ApplicationMaster {
             self.offers_paused_until,
             self.retry_deadline(),
             self.load_deadline(),
+            self.speculation_deadline(),
         ]
         .into_iter()
         .flatten()
@@ -208,6 +211,7 @@ impl ApplicationMaster {
     fn on_tick(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         self.expire_executors(now, effects);
         self.forget_passed_retries(now);
+        self.find_slow_tasks(now, effects);
         if self.offers_paused_until.is_some_and(|until| until <= now) {
             self.offers_paused_until = None;
             self.update_asks(effects);

@@ -6,8 +6,9 @@
 
 mod retry;
 mod schedule;
+mod speculation;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bobbin_types::{ContainerId, ExitStatus, Millis};
 
@@ -23,6 +24,10 @@ pub(crate) struct Stage {
     pub(crate) pending: VecDeque<TaskKey>,
     /// Tasks tried before; they go first.
     pub(crate) retries: VecDeque<TaskKey>,
+    /// Slow tasks that wait for a second executor; they go last.
+    pub(crate) slow: BTreeSet<TaskKey>,
+    /// How long its tasks ran that ended well.
+    pub(crate) times: speculation::Times,
     /// Tasks that are not final.
     pub(crate) open: u64,
     pub(crate) closed: bool,
@@ -39,8 +44,14 @@ pub(crate) enum TaskPlace {
 pub(crate) struct Task {
     pub(crate) stage: StageId,
     pub(crate) place: TaskPlace,
-    /// The current or last attempt, 0 before the first.
+    /// The current or last attempt, 0 before the first. With a copy running: that of `place`.
     pub(crate) attempt: u32,
+    /// A second attempt that runs beside it: where, and which.
+    pub(crate) copy: Option<(ContainerId, u32)>,
+    /// Attempts begun.
+    pub(crate) attempts: u32,
+    /// When the current attempt was launched.
+    pub(crate) launched_at: Millis,
     pub(crate) failures: u32,
     pub(crate) losses: u32,
     pub(crate) failed_on: Vec<ContainerId>,
@@ -48,12 +59,17 @@ pub(crate) struct Task {
     pub(crate) anywhere_at: Millis,
 }
 
+fn kill(container: ContainerId, task: TaskRef, effects: &mut Vec<Effect>) {
+    effects.push(Effect::KillTask { container, task });
+    effects.push(Effect::DiscardOutput { task });
+}
+
 /// How a task ended for good.
 pub(crate) struct Outcome {
     pub(crate) exit_status: ExitStatus,
     pub(crate) problem: String,
-    /// Whether the current attempt's output belongs to it.
-    pub(crate) with_output: bool,
+    /// The attempt whose output belongs to it.
+    pub(crate) output_of: Option<TaskRef>,
 }
 
 impl Outcome {
@@ -61,7 +77,7 @@ impl Outcome {
         Outcome {
             exit_status: NEVER_RAN,
             problem,
-            with_output: false,
+            output_of: None,
         }
     }
 }
@@ -94,6 +110,9 @@ impl ApplicationMaster {
                 stage,
                 place: TaskPlace::Waiting,
                 attempt: 0,
+                copy: None,
+                attempts: 0,
+                launched_at: Millis(0),
                 failures: 0,
                 losses: 0,
                 failed_on: Vec::new(),
@@ -111,7 +130,7 @@ impl ApplicationMaster {
         effects: &mut Vec<Effect>,
     ) {
         if self.tasks.get(&key).is_some_and(|t| t.stage == stage) {
-            self.kill_current_attempt(key, effects);
+            self.kill_attempts(key, effects);
             let outcome = Outcome::without_run("it was cancelled".to_owned());
             self.finish(key, outcome, effects);
         }
@@ -136,7 +155,7 @@ impl ApplicationMaster {
             .map(|(key, _)| *key)
             .collect();
         for key in mine {
-            self.kill_current_attempt(key, effects);
+            self.kill_attempts(key, effects);
             self.remove_task(key);
         }
         effects.push(Effect::StageEnded { stage });
@@ -175,29 +194,26 @@ impl ApplicationMaster {
         });
     }
 
-    /// The stage of the task if `task` is its current attempt and runs on `container`.
+    /// The stage of the task if `task` is an attempt of it that counts and runs on `container`.
     fn current(&self, container: ContainerId, task: TaskRef) -> Option<StageId> {
         let known = self.tasks.get(&task.task)?;
-        let is_current =
+        let is_first =
             known.attempt == task.attempt && known.place == TaskPlace::Launched(container);
-        is_current.then_some(known.stage)
+        let counts = is_first || known.copy == Some((container, task.attempt));
+        counts.then_some(known.stage)
     }
 
-    /// Tells the executor; the slot is free when it says that the attempt has ended.
-    fn kill_current_attempt(&mut self, key: TaskKey, effects: &mut Vec<Effect>) {
+    /// Tells the executors; a slot is free when its executor says that the attempt has ended.
+    fn kill_attempts(&mut self, key: TaskKey, effects: &mut Vec<Effect>) {
         let Some(task) = self.tasks.get(&key) else {
             return;
         };
-        if let TaskPlace::Launched(container) = task.place {
-            let attempt = TaskRef {
-                task: key,
-                attempt: task.attempt,
-            };
-            effects.push(Effect::KillTask {
-                container,
-                task: attempt,
-            });
-            effects.push(Effect::DiscardOutput { task: attempt });
+        let first = match task.place {
+            TaskPlace::Launched(container) => Some((container, task.attempt)),
+            TaskPlace::Waiting => None,
+        };
+        for (container, attempt) in first.into_iter().chain(task.copy) {
+            kill(container, TaskRef { task: key, attempt }, effects);
         }
     }
 
@@ -207,6 +223,9 @@ impl ApplicationMaster {
             self.launched -= 1;
         }
         self.retry_at.remove(&(task.anywhere_at, key));
+        if let Some(stage) = self.stages.get_mut(&task.stage) {
+            stage.slow.remove(&key);
+        }
         Some(task)
     }
 
@@ -215,16 +234,12 @@ impl ApplicationMaster {
         let Some(task) = self.remove_task(key) else {
             return;
         };
-        let output_of = outcome.with_output.then_some(TaskRef {
-            task: key,
-            attempt: task.attempt,
-        });
         effects.push(Effect::TaskFinal {
             stage: task.stage,
             task: key,
-            output_of,
+            output_of: outcome.output_of,
             exit_status: outcome.exit_status,
-            attempts: task.attempt,
+            attempts: task.attempts,
             problem: outcome.problem,
         });
         if let Some(stage) = self.stages.get_mut(&task.stage) {
@@ -274,7 +289,7 @@ impl ApplicationMaster {
     pub(crate) fn fail_all_tasks(&mut self, words: &str, effects: &mut Vec<Effect>) {
         let keys: Vec<_> = self.tasks.keys().copied().collect();
         for key in keys {
-            self.kill_current_attempt(key, effects);
+            self.kill_attempts(key, effects);
             self.finish(key, Outcome::without_run(words.to_owned()), effects);
         }
     }

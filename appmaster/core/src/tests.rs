@@ -6,9 +6,11 @@ use bobbin_types::{ApplicationId, AttemptId, ContainerId, ExitStatus, Millis, No
 use proptest::prelude::*;
 
 use crate::{
-    ApplicationMaster, Completed, Config, Effect, Event, ExecutorPhase, Grant, StageId, TaskKey,
-    TaskRef,
+    Allocation, ApplicationMaster, Completed, Config, DynamicAllocation, Effect, Event,
+    ExecutorPhase, Grant, Speculation, StageId, TaskKey, TaskRef,
 };
+
+mod speculation;
 
 const STAGE: StageId = StageId(1);
 
@@ -712,7 +714,12 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
     #[test]
-    fn random_lives(wanted in 0..5_u32, steps in prop::collection::vec(step(), 1..200)) {
+    fn random_lives(
+        wanted in 0..5_u32,
+        speculates: bool,
+        follows_load: bool,
+        steps in prop::collection::vec(step(), 1..200),
+    ) {
         let mut world = World {
             script: Script::new(wanted),
             next_container: 2,
@@ -723,6 +730,20 @@ proptest! {
             finals: BTreeSet::new(),
             ended_stages: BTreeSet::new(),
         };
+        let config = &mut world.script.master.config;
+        config.speculation = speculates.then(|| Speculation {
+            quantile_permille: 300,
+            multiplier_permille: 1_000,
+            ..Speculation::default()
+        });
+        if follows_load {
+            config.allocation = Allocation::Dynamic(DynamicAllocation {
+                max: wanted + 1,
+                executor_idle_timeout_ms: 5_000,
+                ..DynamicAllocation::default()
+            });
+        }
+        world.script.master.ramp.target = wanted;
         for step in &steps {
             world.apply(step);
         }

@@ -32,8 +32,10 @@ impl ApplicationMaster {
             let outcome = Outcome {
                 exit_status,
                 problem,
-                with_output: true,
+                output_of: Some(task),
             };
+            self.note_time(now, task);
+            self.kill_other_attempt(task, effects);
             self.finish(task.task, outcome, effects);
         } else {
             self.fail_attempt(now, container, (task, exit_status, problem), effects);
@@ -57,22 +59,16 @@ impl ApplicationMaster {
             let outcome = Outcome {
                 exit_status,
                 problem,
-                with_output: true,
+                output_of: Some(attempt),
             };
+            self.kill_other_attempt(attempt, effects);
             self.finish(key, outcome, effects);
             return;
         }
-        task.place = TaskPlace::Waiting;
-        self.launched -= 1;
         if !task.failed_on.contains(&container) {
             task.failed_on.push(container);
         }
-        task.anywhere_at = now.after(self.config.retry_elsewhere_ms);
-        self.retry_at.insert((task.anywhere_at, key));
         let stage = task.stage;
-        if let Some(stage) = self.stages.get_mut(&stage) {
-            stage.retries.push_back(key);
-        }
         effects.push(Effect::DiscardOutput { task: attempt });
         effects.push(Effect::TaskRetried {
             stage,
@@ -80,6 +76,19 @@ impl ApplicationMaster {
             exit_status,
             problem,
         });
+        if self.go_on_with_other_attempt(attempt) {
+            return;
+        }
+        let Some(task) = self.tasks.get_mut(&key) else {
+            return;
+        };
+        task.place = TaskPlace::Waiting;
+        self.launched -= 1;
+        task.anywhere_at = now.after(self.config.retry_elsewhere_ms);
+        self.retry_at.insert((task.anywhere_at, key));
+        if let Some(stage) = self.stages.get_mut(&stage) {
+            stage.retries.push_back(key);
+        }
     }
 
     /// Every attempt on the executor is lost, through no fault of its task.
@@ -101,6 +110,7 @@ impl ApplicationMaster {
                 let outcome =
                     Outcome::without_run(format!("{problem} (lost {losses} times in all)"));
                 effects.push(Effect::DiscardOutput { task: attempt });
+                self.kill_other_attempt(attempt, effects);
                 self.finish(attempt.task, outcome, effects);
                 continue;
             }
@@ -137,6 +147,10 @@ impl ApplicationMaster {
     }
 
     fn put_back(&mut self, attempt: TaskRef, effects: &mut Vec<Effect>) {
+        if self.go_on_with_other_attempt(attempt) {
+            effects.push(Effect::DiscardOutput { task: attempt });
+            return;
+        }
         let Some(task) = self.tasks.get_mut(&attempt.task) else {
             return;
         };

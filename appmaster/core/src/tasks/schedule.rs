@@ -12,11 +12,21 @@ use crate::master::ApplicationMaster;
 /// Retries looked at for one slot: beyond them, waiting is cheaper than looking.
 const RETRIES_LOOKED_AT: usize = 64;
 
+/// Where a task for a slot was found.
+enum Picked {
+    /// At this index among the retries.
+    Retry(usize),
+    /// The first new one.
+    New,
+    /// A slow one, for a second attempt beside the first.
+    Copy(TaskKey),
+}
+
 impl ApplicationMaster {
     /// Fills free slots as long as a waiting task may go to one.
     pub(crate) fn schedule(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         while let Some((container, key)) = self.next_placement(now) {
-            self.launch(container, key, effects);
+            self.launch(now, container, key, effects);
         }
     }
 
@@ -38,8 +48,10 @@ impl ApplicationMaster {
             return None;
         }
         self.drop_final_tasks_from_queues();
-        let waits =
-            |s: &super::Stage| !s.throttled && (!s.pending.is_empty() || !s.retries.is_empty());
+        let waits = |s: &super::Stage| {
+            let nothing = s.pending.is_empty() && s.retries.is_empty() && s.slow.is_empty();
+            !s.throttled && !nothing
+        };
         if !self.stages.values().any(waits) {
             return None;
         }
@@ -47,31 +59,31 @@ impl ApplicationMaster {
         let found = candidates
             .map(|container| (container, self.pick(now, container)))
             .find_map(|(container, picked)| picked.map(|p| (container, p)));
-        let (container, (stage, at)) = found?;
+        let (container, (stage, picked)) = found?;
         let stage = self.stages.get_mut(&stage)?;
-        let key = match at {
-            Some(index) => stage.retries.remove(index),
-            None => stage.pending.pop_front(),
+        let key = match picked {
+            Picked::Retry(index) => stage.retries.remove(index),
+            Picked::New => stage.pending.pop_front(),
+            Picked::Copy(key) => stage.slow.take(&key),
         }?;
         Some((container, key))
     }
 
-    /// The task for a slot of this executor: its stage, and its index among the retries (`None`:
-    /// the first new one).
-    fn pick(
-        &self,
-        now: Millis,
-        container: ContainerId,
-    ) -> Option<(crate::event::StageId, Option<usize>)> {
+    /// The task for a slot of this executor, with its stage.
+    fn pick(&self, now: Millis, container: ContainerId) -> Option<(crate::event::StageId, Picked)> {
         for (id, stage) in self.stages.iter().filter(|(_, s)| !s.throttled) {
             let retries = stage.retries.iter().take(RETRIES_LOOKED_AT);
             for (index, key) in retries.enumerate() {
                 if self.may_run_on(now, *key, container) {
-                    return Some((*id, Some(index)));
+                    return Some((*id, Picked::Retry(index)));
                 }
             }
             if !stage.pending.is_empty() {
-                return Some((*id, None));
+                return Some((*id, Picked::New));
+            }
+            let mut slow = stage.slow.iter().take(RETRIES_LOOKED_AT);
+            if let Some(key) = slow.find(|key| self.may_copy_to(**key, container)) {
+                return Some((*id, Picked::Copy(*key)));
             }
         }
         None
@@ -109,7 +121,13 @@ impl ApplicationMaster {
         }
     }
 
-    fn launch(&mut self, container: ContainerId, key: TaskKey, effects: &mut Vec<Effect>) {
+    fn launch(
+        &mut self,
+        now: Millis,
+        container: ContainerId,
+        key: TaskKey,
+        effects: &mut Vec<Effect>,
+    ) {
         let (Some(task), Some(executor)) =
             (self.tasks.get_mut(&key), self.executors.get_mut(&container))
         else {
@@ -117,15 +135,19 @@ impl ApplicationMaster {
         };
         assert!(executor.has_room(), "only executors with room are indexed");
         self.retry_at.remove(&(task.anywhere_at, key));
-        task.attempt = task.attempt.saturating_add(1);
-        task.place = TaskPlace::Launched(container);
-        self.launched += 1;
+        task.attempts = task.attempts.saturating_add(1);
+        let attempt = task.attempts;
+        if task.place == TaskPlace::Waiting {
+            task.attempt = attempt;
+            task.place = TaskPlace::Launched(container);
+            task.launched_at = now;
+            self.launched += 1;
+        } else {
+            task.copy = Some((container, attempt));
+        }
         executor.used = true;
-        executor.running.insert(key, task.attempt);
-        let task = TaskRef {
-            task: key,
-            attempt: task.attempt,
-        };
+        executor.running.insert(key, attempt);
+        let task = TaskRef { task: key, attempt };
         self.index_room(container);
         effects.push(Effect::LaunchTask { container, task });
     }
