@@ -11,6 +11,7 @@ mod exit_codes;
 mod failure;
 #[cfg(test)]
 mod fake_rm;
+mod hadoop_conf;
 mod host;
 mod output;
 mod parse;
@@ -119,7 +120,8 @@ fn run(cli: Cli) -> Outcome {
         | Command::Map(_)
         | Command::App(_)
         | Command::Node(_)
-        | Command::Token(_)) => {
+        | Command::Token(_)
+        | Command::ClientConfig(_)) => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -156,6 +158,7 @@ async fn run_async(command: Command, rm: Option<&str>, quiet: bool) -> Outcome {
         Command::Token(args) => match args.command {
             TokenCommand::Create(args) => commands::token::create(&args, rm, quiet).await,
         },
+        Command::ClientConfig(args) => commands::client_config::run(&args, rm, quiet).await,
         // Handled before there was a runtime.
         Command::Completions(_) | Command::Version | Command::DaemonExec(_) => Ok(exit_codes::DONE),
     }

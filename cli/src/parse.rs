@@ -163,6 +163,19 @@ pub(crate) fn setting(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// A host's name or address, without a port.
+pub(crate) fn host(text: &str) -> Result<String, String> {
+    let is_good = |c: char| c.is_ascii_alphanumeric() || "-._:[]%".contains(c);
+    let is_address = text.parse::<std::net::Ipv6Addr>().is_ok() || text.starts_with('[');
+    if text.is_empty() || !text.chars().all(is_good) {
+        return Err("a host's name or address is expected".to_owned());
+    }
+    if text.contains(':') && !is_address {
+        return Err("a host without a port is expected: the ports are known".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// An application's or container's id, a unique suffix of one, or `@last`.
 pub(crate) fn id(text: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -195,6 +208,22 @@ pub(crate) fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts() {
+        for good in [
+            "rm",
+            "rm.example",
+            "192.0.2.1",
+            "2001:db8::1",
+            "[2001:db8::1]",
+        ] {
+            assert_eq!(host(good), Ok(good.to_owned()));
+        }
+        for bad in ["", "a b", "rm:8032", "a<b"] {
+            assert!(host(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn sizes() {

@@ -75,6 +75,32 @@ pub(crate) struct TokenCreateArgs {
     pub(crate) out: Option<PathBuf>,
 }
 
+/// Writes the configuration of Hadoop's clients
+#[derive(Debug, Args)]
+#[command(
+    about = "Writes core-site.xml and yarn-site.xml for Hadoop's clients: spark-submit, yarn",
+    long_about = "Writes core-site.xml and yarn-site.xml for Hadoop's clients: spark-submit, yarn.\n\n\
+        What is in them comes from the resource manager, which must run. `export HADOOP_CONF_DIR=DIR` \
+        is all that an unmodified Spark needs then. Off the resource manager's host a token is needed \
+        too (`bobbin token create`).",
+    after_help = "Examples:\n  \
+        bobbin client-config --out /etc/bobbin/hadoop\n  \
+        bobbin client-config --out conf --host rm.example --token-file '${user.home}/.bobbin-token'"
+)]
+pub(crate) struct ClientConfigArgs {
+    /// The folder to write into; files of others in it are left alone
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// What clients call the resource manager's host [default: the address it listens on; where that is
+    /// every address, its name here]
+    #[arg(long, value_name = "HOST", value_parser = parse::host)]
+    pub(crate) host: Option<String>,
+    /// A token file that every client reads, so that no variable is needed; Hadoop's variables and
+    /// lists are kept as they are
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<String>,
+}
+
 /// Prints completions for a shell
 #[derive(Debug, Args)]
 #[command(

@@ -8,7 +8,9 @@ pub(crate) use application::{
     AppCommand, AppContainersArgs, AppIdArgs, AppKillArgs, AppListArgs, AppLogsArgs, AppStatusArgs,
     AppWaitArgs, NodeCommand, NodeListArgs, NodeStatusArgs,
 };
-pub(crate) use host::{CompletionsArgs, DownArgs, TokenCommand, TokenCreateArgs, UpArgs};
+pub(crate) use host::{
+    ClientConfigArgs, CompletionsArgs, DownArgs, TokenCommand, TokenCreateArgs, UpArgs,
+};
 pub(crate) use submit::{DeployMode, MapArgs, Master, OnInterrupt, SubmitArgs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -54,6 +56,7 @@ pub(crate) enum Command {
     App(AppArgs),
     Node(NodeArgs),
     Token(TokenArgs),
+    ClientConfig(ClientConfigArgs),
     Completions(CompletionsArgs),
     /// Prints the version
     #[command(after_help = "Example:\n  bobbin version")]

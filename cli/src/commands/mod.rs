@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub(crate) mod app;
+pub(crate) mod client_config;
 pub(crate) mod completions;
 pub(crate) mod down;
 mod follow;

@@ -62,9 +62,37 @@ pub(crate) async fn request(
     Ok(cluster.answer(client.create_token(request)).await?.token)
 }
 
+/// The caller's own tokens in a file's form that Hadoop's clients read; `None`: the resource manager
+/// gives none. Good for `valid_ms`, or as long as the resource manager's settings allow.
+pub(crate) async fn request_hadoop(
+    cluster: &Cluster,
+    valid_ms: u64,
+) -> Result<Option<Vec<u8>>, Failure> {
+    let user = own_name(cluster).await?;
+    let mut client = cluster.client();
+    let mut request = v1::CreateTokenRequest {
+        subject: Some(Subject::User(user)),
+        valid_ms,
+        hadoop: true,
+    };
+    let answer = match cluster.answer(client.create_token(request.clone())).await {
+        Err(failure) if failure.kind == Kind::Usage => {
+            request.valid_ms = 0;
+            cluster.answer(client.create_token(request)).await?
+        }
+        answer => answer?,
+    };
+    Ok((!answer.hadoop_credentials.is_empty()).then_some(answer.hadoop_credentials))
+}
+
 /// Writes a token to a file that nobody else can read at any moment.
 pub(crate) fn write(path: &Path, token: &str) -> Result<(), Failure> {
-    bobbin_service::atomic_write(path, format!("{token}\n").as_bytes(), TOKEN_MODE)
+    write_bytes(path, format!("{token}\n").as_bytes())
+}
+
+/// As [`write`], of a token in binary form.
+pub(crate) fn write_bytes(path: &Path, token: &[u8]) -> Result<(), Failure> {
+    bobbin_service::atomic_write(path, token, TOKEN_MODE)
         .map_err(|e| Failure::new(Kind::Failed, sentence(&e)))
 }
 

@@ -10,9 +10,10 @@ use bobbin_types::NodeState;
 use crate::args::UpArgs;
 use crate::cluster::{Cluster, sentence};
 use crate::commands::submit::Interrupts;
-use crate::commands::{down, token};
+use crate::commands::{client_config, down, token};
 use crate::exit_codes::DONE;
 use crate::failure::{Failure, Kind, Outcome};
+use crate::hadoop_conf::Host;
 use crate::host::{self, Daemon, Layout, Programs, Started};
 use crate::output::{self, Bar};
 
@@ -67,7 +68,9 @@ async fn start(
             format!("another `bobbin up` is at work: {}", sentence(&e)),
         )
     })?;
+    host::heal_settings(layout, &layout.nodes())?;
     programs.link_into(&layout.bin())?;
+    Programs::write_script(&layout.bin())?;
     host::write_env(layout)?;
     let bar = Bar::waiting(quiet, "starting the cluster".to_owned());
     let rm = Daemon::resourcemanager(layout);
@@ -82,6 +85,7 @@ async fn start(
     }
     let deadline = Instant::now() + READY_MAX;
     let cluster = connect(layout, started, deadline).await?;
+    for_hadoop(layout, &cluster).await?;
     for agent in dead {
         bar.say(format!("starting {}", agent.name));
         let subject = Subject::Node(host::HOST.to_owned());
@@ -97,6 +101,31 @@ async fn start(
         tell(layout, &reports, was_alive);
     }
     Ok(())
+}
+
+/// What Hadoop's clients need: their configuration, and a token of whoever runs this.
+async fn for_hadoop(layout: &Layout, cluster: &Cluster) -> Result<(), Failure> {
+    let here = Host::Bound {
+        otherwise: host::HOST.to_owned(),
+    };
+    let conf = client_config::conf(cluster, &here, None).await?;
+    if let Err(failure) = conf.write(&layout.hadoop_conf()) {
+        if failure.kind != Kind::Refused {
+            return Err(failure);
+        }
+        // Somebody's own configuration: it stays.
+        output::note(&failure.message);
+    }
+    let path = layout.hadoop_token();
+    match token::request_hadoop(cluster, TOKEN_VALID_MS).await? {
+        Some(credentials) => token::write_bytes(&path, &credentials),
+        None => match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Failure::file("cannot remove the old", &path, &e))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        },
+    }
 }
 
 /// The folder with its settings.

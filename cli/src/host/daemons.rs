@@ -74,6 +74,16 @@ impl Programs {
         .try_this("cargo build --release --workspace builds all of them"))
     }
 
+    /// Writes the script that runs YARN's own classes beside the links.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn write_script(bin: &Path) -> Result<(), Failure> {
+        const SCRIPT: &str = include_str!("../../scripts/bobbin-yarn");
+        bobbin_service::atomic_write(&bin.join("bobbin-yarn"), SCRIPT.as_bytes(), 0o755)
+            .map_err(|e| Failure::new(Kind::Failed, crate::cluster::sentence(&e)))
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }

@@ -23,7 +23,9 @@ fn text(layout: &Layout) -> String {
          export BOBBIN_DIR={dir}\n\
          export BOBBIN_RM_SOCKET={socket}\n\
          export BOBBIN_SHARED_DIR={shared}\n\
-         unset BOBBIN_RM_ADDRESS BOBBIN_TOKEN_FILE\n\
+         export HADOOP_CONF_DIR={hadoop}\n\
+         unset BOBBIN_RM_ADDRESS BOBBIN_TOKEN_FILE YARN_CONF_DIR HADOOP_TOKEN_FILE_LOCATION\n\
+         if [ -r {token} ]; then export HADOOP_TOKEN_FILE_LOCATION={token}; fi\n\
          case \":$PATH:\" in\n\
          *\":$BOBBIN_DIR/bin:\"*) ;;\n\
          *) PATH=\"$BOBBIN_DIR/bin:$PATH\"; export PATH ;;\n\
@@ -32,6 +34,9 @@ fn text(layout: &Layout) -> String {
         dir = quoted(layout.dir.clone()),
         socket = quoted(layout.socket()),
         shared = quoted(layout.shared()),
+        hadoop = quoted(layout.hadoop_conf()),
+        // Others than its owner go by the account of their processes.
+        token = quoted(layout.hadoop_token()),
     )
 }
 
@@ -56,9 +61,10 @@ mod tests {
     fn sourced(layout: &Layout) -> Vec<String> {
         let output = std::process::Command::new("/bin/sh")
             .args(["-eu", "-c"])
-            .arg(r#". "$0"; . "$0"; printf '%s\n' "$BOBBIN_DIR" "$BOBBIN_RM_SOCKET" "$BOBBIN_SHARED_DIR" "$PATH""#)
+            .arg(r#". "$0"; . "$0"; printf '%s\n' "$BOBBIN_DIR" "$BOBBIN_RM_SOCKET" "$BOBBIN_SHARED_DIR" "$PATH" "$HADOOP_CONF_DIR" "${HADOOP_TOKEN_FILE_LOCATION-none}""#)
             .arg(layout.env())
             .env("PATH", "/usr/bin:/bin")
+            .env("HADOOP_TOKEN_FILE_LOCATION", "/of/another/cluster")
             .output()
             .unwrap();
         assert!(
@@ -97,6 +103,11 @@ mod tests {
                 format!("{dir}/bin:/usr/bin:/bin"),
                 "once, however often read"
             );
+            assert_eq!(seen[4], format!("{dir}/conf/hadoop"));
+            assert_eq!(seen[5], "none");
+            std::fs::create_dir(layout.lib()).unwrap();
+            std::fs::write(layout.hadoop_token(), "").unwrap();
+            assert_eq!(sourced(&layout)[5], format!("{dir}/lib/hadoop.token"));
         }
     }
 

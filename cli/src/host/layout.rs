@@ -108,6 +108,17 @@ impl Layout {
         self.dir.join("env")
     }
 
+    /// The configuration of Hadoop's clients.
+    pub(crate) fn hadoop_conf(&self) -> PathBuf {
+        self.conf().join("hadoop")
+    }
+
+    /// The tokens of whoever runs `up`, for Hadoop's clients. Not beside their configuration, which
+    /// they ship with applications.
+    pub(crate) fn hadoop_token(&self) -> PathBuf {
+        self.lib().join("hadoop.token")
+    }
+
     /// A node agent's token for the resource manager.
     pub(crate) fn token_of(&self, name: &str) -> PathBuf {
         self.lib_of(name).join("token")

@@ -2,6 +2,7 @@
 
 mod daemons;
 mod env_file;
+mod heal;
 mod layout;
 mod leftovers;
 mod machine;
@@ -10,6 +11,7 @@ mod settings;
 
 pub(crate) use daemons::{Daemon, Programs, Started};
 pub(crate) use env_file::{quote, write as write_env};
+pub(crate) use heal::heal as heal_settings;
 pub(crate) use layout::{Layout, node_name};
 pub(crate) use leftovers::processes;
 pub(crate) use settings::{HOST, write as write_settings};
