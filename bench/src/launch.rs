@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use bobbin_sandbox::{
-    CgroupLimits, CgroupRoot, ContainerSpec, CpuMode, Launcher, Limits, Profile, read_exit,
+    CgroupLimits, CgroupRoot, ContainerSpec, CpuMode, Launcher, Limits, OutputFiles, Profile,
+    read_exit,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -294,6 +295,7 @@ pub(crate) fn spec_in(dir: &Path) -> anyhow::Result<ContainerSpec> {
         binds: vec![],
         log_dir: folder("log")?,
         log_bytes_max: 1 << 30,
+        output_files: OutputFiles::Standard,
         private_dir: folder("private")?,
         run_dir: folder("run")?,
         memory_mib: 256,

@@ -6,6 +6,7 @@
 
 mod launch;
 mod runtimes;
+mod spark;
 mod stats;
 mod submit_e2e;
 mod worker;
@@ -24,6 +25,8 @@ enum Command {
     Launch(launch::LaunchArguments),
     /// `bobbin submit` to the driver's first line against a bare client and a bare sandbox.
     SubmitE2e(submit_e2e::SubmitArguments),
+    /// Whole spark-submit processes on Bobbin, on Spark's own cluster manager and in one process.
+    Spark(spark::SparkArguments),
     /// The floor's client; started by submit-e2e.
     #[command(hide = true)]
     OneShot(submit_e2e::OneShotArguments),
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Launch(arguments) => launch::run(&arguments),
         Command::SubmitE2e(arguments) => submit_e2e::run(&arguments),
+        Command::Spark(arguments) => spark::run(&arguments),
         Command::OneShot(arguments) => submit_e2e::one_shot(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),
     };
