@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use bobbin_hadoop::connection::Proof;
 use bobbin_hadoop::credentials::{Credentials, Version};
 use bobbin_hadoop::exceptions::{ExceptionClass, RpcException};
+use bobbin_hadoop::protection::{Protection, Quality};
 use bobbin_hadoop::proto::yarn;
 use bobbin_hadoop::protocol::{ClientMethod, Protocol};
 use bobbin_hadoop::server::{
-    Authenticator, Caller, Ended, Limits, Peer, Service, TokenProof, serve,
+    AuditedCall, Authenticator, Caller, Ended, Limits, Outcome, Peer, Service, TokenProof, serve,
 };
 use bobbin_hadoop::tokens::{KEY_BYTES, MasterKey, MasterKeys};
 use bobbin_hadoop::wire;
@@ -59,6 +60,7 @@ impl Authenticator for Doorman {
 #[derive(Default)]
 struct OneApplication {
     proofs: Mutex<Vec<Proof>>,
+    contexts: Mutex<Vec<Option<String>>>,
 }
 
 impl Service<String> for OneApplication {
@@ -104,6 +106,11 @@ impl Service<String> for OneApplication {
         };
         Ok(response.encode_to_vec().into())
     }
+
+    fn audit(&self, _: &Caller<String>, call: &AuditedCall<'_>, _: Outcome<'_>) {
+        let context = call.caller_context.map(str::to_owned);
+        self.contexts.lock().unwrap().push(context);
+    }
 }
 
 fn keys() -> MasterKeys {
@@ -117,6 +124,7 @@ fn keys() -> MasterKeys {
 async fn start(
     java: &Java,
     simple: bool,
+    offered: Protection,
 ) -> (SocketAddr, Arc<OneApplication>, oneshot::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -137,7 +145,10 @@ async fn start(
             doorman,
             shared,
             observer,
-            Limits::default(),
+            Limits {
+                protection: offered,
+                ..Limits::default()
+            },
             shutdown,
         )
         .await;
@@ -174,67 +185,103 @@ const LIST: [&str; 2] = ["application", "-list"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_command_line_without_a_token() {
-    let Some(java) = Java::with("the_command_line_without_a_token", "CheckNames.java") else {
-        return;
-    };
-    let (_, service, _stop) = start(&java, true).await;
-    let (good, text) = list(&java, &LIST, None).await;
-    assert!(good, "{text}");
-    assert!(text.contains("application_1700000000000_0007"), "{text}");
-    // Not the user it states.
-    assert!(
-        text.contains("by its socket") && !text.contains("mallory"),
-        "{text}"
-    );
-    assert_eq!(*service.proofs.lock().unwrap(), [Proof::Simple]);
+    for java in Java::each("the_command_line_without_a_token", "CheckNames.java") {
+        let (_, service, _stop) = start(&java, true, Protection::default()).await;
+        let (good, text) = list(&java, &LIST, None).await;
+        assert!(good, "{text}");
+        assert!(text.contains("application_1700000000000_0007"), "{text}");
+        // Not the user it states.
+        assert!(
+            text.contains("by its socket") && !text.contains("mallory"),
+            "{text}"
+        );
+        assert_eq!(*service.proofs.lock().unwrap(), [Proof::Simple]);
+        let context = Some("CLI".to_owned());
+        assert_eq!(*service.contexts.lock().unwrap(), [context]);
 
-    // An exception arrives as its class, at once.
-    let id = "application_1700000000000_0008";
-    let (_, text) = list(&java, &["application", "-status", id], None).await;
-    assert!(
-        text.contains("doesn't exist") || text.contains("there is only"),
-        "{text}"
-    );
+        // An exception arrives as its class, at once.
+        let id = "application_1700000000000_0008";
+        let (_, text) = list(&java, &["application", "-status", id], None).await;
+        assert!(
+            text.contains("doesn't exist") || text.contains("there is only"),
+            "{text}"
+        );
+    }
+}
+
+/// A user's tokens, signed by a cluster's keys.
+fn tokens(keys: &MasterKeys, owner: &str, address: SocketAddr) -> Credentials {
+    let identifier = yarn::YarnDelegationTokenIdentifier {
+        owner: Some(owner.to_owned()),
+        ..yarn::YarnDelegationTokenIdentifier::default()
+    };
+    let mut credentials = Credentials::default();
+    credentials.add(keys.issue(identifier, address.to_string()));
+    credentials
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_command_line_with_a_token_file() {
-    let Some(java) = Java::with("the_command_line_with_a_token_file", "CheckNames.java") else {
-        return;
-    };
-    let (address, service, _stop) = start(&java, false).await;
-    let identifier = yarn::YarnDelegationTokenIdentifier {
-        owner: Some("carol".to_owned()),
-        ..yarn::YarnDelegationTokenIdentifier::default()
-    };
-    let mut credentials = Credentials::default();
-    credentials.add(keys().issue(identifier, address.to_string()));
-    let file = java.folder.path().join("token");
-    for version in [Version::Writable, Version::Protobuf] {
-        std::fs::write(&file, credentials.write(version)).unwrap();
+    for java in Java::each("the_command_line_with_a_token_file", "CheckNames.java") {
+        let (address, service, _stop) = start(&java, false, Protection::default()).await;
+        let credentials = tokens(&keys(), "carol", address);
+        let file = java.folder.path().join("token");
+        for version in [Version::Writable, Version::Protobuf] {
+            std::fs::write(&file, credentials.write(version)).unwrap();
+            let (good, text) = list(&java, &LIST, Some(&file)).await;
+            assert!(good && text.contains("carol"), "{version:?}: {text}");
+        }
+        let proofs = std::mem::take(&mut *service.proofs.lock().unwrap());
+        assert!(
+            proofs.len() == 2 && !proofs.contains(&Proof::Simple),
+            "{proofs:?}"
+        );
+
+        // Without the file the remedy is on the terminal at once.
+        let (good, text) = list(&java, &LIST, None).await;
+        assert!(!good && text.contains(REMEDY), "{text}");
+
+        // A token of another cluster.
+        let stranger = MasterKeys::new(MasterKey {
+            id: 3,
+            secret: [1; KEY_BYTES],
+        });
+        let credentials = tokens(&stranger, "carol", address);
+        std::fs::write(&file, credentials.write(Version::Writable)).unwrap();
         let (good, text) = list(&java, &LIST, Some(&file)).await;
-        assert!(good && text.contains("carol"), "{version:?}: {text}");
+        assert!(!good && text.contains("Mismatched response"), "{text}");
+        assert!(service.proofs.lock().unwrap().is_empty());
     }
-    let proofs = std::mem::take(&mut *service.proofs.lock().unwrap());
-    assert!(
-        proofs.len() == 2 && !proofs.contains(&Proof::Simple),
-        "{proofs:?}"
-    );
+}
 
-    // Without the file the remedy is on the terminal at once.
-    let (good, text) = list(&java, &LIST, None).await;
-    assert!(!good && text.contains(REMEDY), "{text}");
-
-    // A token of another cluster.
-    let stranger = MasterKeys::new(MasterKey {
-        id: 3,
-        secret: [1; KEY_BYTES],
-    });
-    let mut credentials = Credentials::default();
-    let identifier = yarn::YarnDelegationTokenIdentifier::default();
-    credentials.add(stranger.issue(identifier, address.to_string()));
-    std::fs::write(&file, credentials.write(Version::Writable)).unwrap();
-    let (good, text) = list(&java, &LIST, Some(&file)).await;
-    assert!(!good && text.contains("Mismatched response"), "{text}");
-    assert!(service.proofs.lock().unwrap().is_empty());
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_command_line_protects_its_calls() {
+    for java in Java::each("the_command_line_protects_its_calls", "CheckNames.java") {
+        let file = java.folder.path().join("token");
+        // What is offered, what the client wants, and whether they agree.
+        for (offered, wanted, agree) in [
+            (Protection::default(), "integrity", true),
+            (Protection::default(), "privacy", true),
+            (Quality::Privacy.into(), "privacy,authentication", true),
+            (Quality::Privacy.into(), "authentication", false),
+        ] {
+            let (address, service, _stop) = start(&java, false, offered).await;
+            let credentials = tokens(&keys(), "carol", address);
+            std::fs::write(&file, credentials.write(Version::Writable)).unwrap();
+            let site = format!(
+                "<configuration><property><name>hadoop.rpc.protection</name>\
+                 <value>{wanted}</value></property></configuration>"
+            );
+            std::fs::write(java.folder.path().join("core-site.xml"), site).unwrap();
+            let (good, text) = list(&java, &LIST, Some(&file)).await;
+            let calls = service.proofs.lock().unwrap().len();
+            if agree {
+                assert!(good && text.contains("carol"), "{wanted}: {text}");
+                assert_eq!(calls, 1);
+            } else {
+                assert!(!good && text.contains("No common protection"), "{text}");
+                assert_eq!(calls, 0);
+            }
+        }
+    }
 }

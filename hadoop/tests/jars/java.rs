@@ -7,19 +7,40 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+/// Which Hadoop the jars are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hadoop {
+    V33,
+    V34,
+}
+
+impl Hadoop {
+    fn variable(self) -> &'static str {
+        match self {
+            Hadoop::V33 => "BOBBIN_SPARK_JARS",
+            Hadoop::V34 => "BOBBIN_SPARK4_JARS",
+        }
+    }
+
+    fn jar(self) -> &'static str {
+        match self {
+            Hadoop::V33 => "hadoop-client-api-3.3.",
+            Hadoop::V34 => "hadoop-client-api-3.4.",
+        }
+    }
+}
+
 /// A Java on this machine, and the jars.
 pub(crate) struct Java {
+    pub(crate) hadoop: Hadoop,
     pub(crate) folder: TempDir,
     class_path: String,
 }
 
 impl Java {
-    /// With one program of `tests/java` compiled; `None`, said loudly, if something is missing.
-    pub(crate) fn with(test: &str, program: &str) -> Option<Java> {
-        let Some(jars) = env::var_os("BOBBIN_SPARK_JARS").map(PathBuf::from) else {
-            skipped(test, "BOBBIN_SPARK_JARS names no folder of jars");
-            return None;
-        };
+    /// With each Hadoop that there is and one program of `tests/java` compiled; what is missing is said
+    /// loudly.
+    pub(crate) fn each(test: &str, program: &str) -> Vec<Java> {
         let there = |name: &str| {
             let version = Command::new(name)
                 .arg("-version")
@@ -30,17 +51,35 @@ impl Java {
         };
         if !there("javac") || !there("java") {
             skipped(test, "no javac or java on this machine");
-            return None;
+            return Vec::new();
         }
-        let hadoop = std::fs::read_dir(&jars).unwrap().any(|entry| {
+        [Hadoop::V33, Hadoop::V34]
+            .into_iter()
+            .filter_map(|hadoop| {
+                let variable = hadoop.variable();
+                let jars = env::var_os(variable).map(PathBuf::from);
+                if jars.is_none() {
+                    skipped(test, &format!("{variable} names no folder of jars"));
+                }
+                Some(Java::new(hadoop, &jars?, program))
+            })
+            .collect()
+    }
+
+    fn new(hadoop: Hadoop, jars: &Path, program: &str) -> Java {
+        let is_there = std::fs::read_dir(jars).unwrap().any(|entry| {
             let name = entry.unwrap().file_name();
-            name.to_string_lossy().starts_with("hadoop-client-api-")
+            name.to_string_lossy().starts_with(hadoop.jar())
         });
         // The variable was set for this test: a wrong one is a mistake, not a missing part.
-        assert!(hadoop, "{} has no hadoop-client-api jar", jars.display());
+        assert!(is_there, "{} has no {}*", jars.display(), hadoop.jar());
         let folder = TempDir::with_prefix("bobbin-test-java-").unwrap();
         let class_path = format!("{}:{}/*", folder.path().display(), jars.display());
-        let java = Java { folder, class_path };
+        let java = Java {
+            hadoop,
+            folder,
+            class_path,
+        };
         let source = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/java")
             .join(program);
@@ -52,7 +91,7 @@ impl Java {
             .arg(java.folder.path())
             .arg(source);
         check(command.output().unwrap());
-        Some(java)
+        java
     }
 
     /// A command that runs a class.

@@ -1,7 +1,8 @@
 //! Compares what is written here with Hadoop's own jars, and lets its own clients call the server.
 //!
-//! Needs `javac` and `java`, and `BOBBIN_SPARK_JARS`: the `jars` folder of a Spark for Hadoop 3.3
-//! or 3.4, for example that of the package pyspark. Without them each test says so and passes.
+//! Needs `javac` and `java`, and the `jars` folders of two Sparks, for example of the package pyspark:
+//! `BOBBIN_SPARK_JARS` of one for Hadoop 3.3, `BOBBIN_SPARK4_JARS` of one for Hadoop 3.4. Each test runs
+//! with both; it says loudly what it lacks.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
