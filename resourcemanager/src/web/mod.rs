@@ -6,8 +6,9 @@
 //! browser on the same host to be lured to (see `caller.rs`).
 
 mod caller;
-mod delegation;
+pub(crate) mod delegation;
 mod door;
 mod webhdfs;
 
-pub(crate) use door::{Web, bind, serve};
+pub(crate) use bobbin_service::http::bind;
+pub(crate) use door::{Web, serve};

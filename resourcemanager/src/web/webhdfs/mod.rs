@@ -74,12 +74,20 @@ async fn begin(web: Arc<Web>, parts: axum::http::request::Parts) -> Result<Call,
     let shown = path.to_string();
     decide(&principal, operation.authority(), &Object::File(&shown))
         .map_err(Problem::NotAllowed)?;
-    let Principal::User {
-        name,
-        administrator,
-    } = principal
-    else {
-        return Err(Problem::Argument("only users have files".to_owned()));
+    let (name, administrator) = match principal {
+        Principal::User {
+            name,
+            administrator,
+            ..
+        } => (name, administrator),
+        // As its application's user, and only to read: the authority function has seen to that.
+        Principal::Container(container) => match web.user_of(container, &parts).await {
+            Some(name) => (name, false),
+            None => return Err(Problem::NoContainer(container)),
+        },
+        Principal::Attempt(_) | Principal::Node(_) => {
+            return Err(Problem::Argument("only users have files".to_owned()));
+        }
     };
     if let Some(other) = query.get("doas").filter(|other| *other != name.as_str()) {
         return Err(Problem::NoProxy(format!(

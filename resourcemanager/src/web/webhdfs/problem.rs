@@ -6,9 +6,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bobbin_rm_core::Denied;
 use bobbin_service::TokenError;
+use bobbin_service::http::caller::{Unproven, unknown_caller};
+use bobbin_types::ContainerId;
 use serde_json::json;
 
-use super::super::caller::{Unproven, unknown_caller};
 use crate::file_tree::FilesError;
 
 /// Why a request is not done.
@@ -19,6 +20,8 @@ pub(super) enum Problem {
     /// A token given as an argument, not as a proof.
     Token(TokenError),
     NoProxy(String),
+    /// A container's token, and no such container on its node.
+    NoContainer(ContainerId),
     Argument(String),
     NotOffered(String),
     Files(FilesError),
@@ -46,6 +49,11 @@ impl IntoResponse for Problem {
                 StatusCode::FORBIDDEN,
                 "org.apache.hadoop.security.authorize.AuthorizationException",
                 &words,
+            ),
+            Problem::NoContainer(container) => remote(
+                StatusCode::FORBIDDEN,
+                ACCESS,
+                &format!("{container} does not live on the node whose token this is"),
             ),
             Problem::Argument(words) => remote(StatusCode::BAD_REQUEST, ARGUMENT, &words),
             Problem::NotOffered(words) => remote(
