@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bobbin_rm_core::{
-    Event, LaunchContext, Principal, Refusal, Reply, RequestId, SessionId, Submission,
+    Event, Groups, LaunchContext, Principal, Refusal, Reply, RequestId, SessionId, Submission,
 };
 use bobbin_types::{ApplicationId, ApplicationState, ExitStatus, Resource};
 
@@ -71,6 +71,7 @@ fn principal() -> Principal {
     Principal::User {
         name: user(),
         administrator: false,
+        groups: Groups::default(),
     }
 }
 
@@ -133,6 +134,11 @@ impl World {
             tie_to_client: spec.tied,
             application_type: String::new(),
             settings: BTreeMap::new(),
+            node_label: String::new(),
+            keep_containers: false,
+            failures_validity_ms: None,
+            view_acl: String::new(),
+            modify_acl: String::new(),
         };
         let request = self.request(client);
         let principal = principal();
@@ -231,7 +237,14 @@ impl World {
                 self.clients[client].killed = true;
                 self.check_killed(application);
             }
-            Ok(Reply::LeaseHeld { .. }) => {}
+            Ok(
+                Reply::LeaseHeld { .. }
+                | Reply::PrioritySet { .. }
+                | Reply::Moved { .. }
+                | Reply::TimeoutSet { .. }
+                | Reply::AttemptFailing { .. }
+                | Reply::Signaled { .. },
+            ) => {}
             Err(refusal) => self.refused(client, &refusal),
         }
     }

@@ -188,7 +188,8 @@ impl World {
             host: "h".to_owned(),
             tracking_url: String::new(),
             asks: vec![rm_ask(&ask)],
-            containers,
+            rpc_port: -1,
+            containers: Some(containers),
         };
         self.send(link, To::Called, Message::MasterRegister(registration));
     }
@@ -460,6 +461,10 @@ impl World {
                 let reason = reason.to_string();
                 self.master_event(master, Event::AskRefused { reason });
             }
+            MasterMessage::BlacklistRefused { .. }
+            | MasterMessage::Inherited(_)
+            | MasterMessage::Updated(_)
+            | MasterMessage::UpdateRefused { .. } => {}
             MasterMessage::Shutdown { .. } => self.master_exits(master, 143),
             MasterMessage::FinishAcknowledged => {
                 let code = self.masters[master].ended.unwrap_or(0);
@@ -523,6 +528,7 @@ impl World {
                 },
                 exit_status: Some(ExitStatus(code)),
                 diagnostics: String::new(),
+                tracking_url: String::new(),
             };
             self.masters[master].finish = Some(finish.clone());
             self.tell_rm(master, Message::MasterFinish(finish));

@@ -72,6 +72,7 @@ impl Node {
         NodeRegistration {
             node: self.id.clone(),
             grpc_address: self.id.to_string(),
+            http_address: format!("{}:8042", self.id.host()),
             total: self.total,
             reserved: Resource::default(),
             profile: "full".to_owned(),
@@ -566,7 +567,8 @@ impl World {
             NodeCommand::ApplicationEnded { application } => {
                 Event::ApplicationEnded { application, wall }
             }
-            NodeCommand::RevokeAttempt { attempt } => Event::RevokeAttempt(attempt),
+            NodeCommand::RevokeAttempt { attempt, .. } => Event::RevokeAttempt(attempt),
+            NodeCommand::SignalContainer { .. } | NodeCommand::ResizeContainer { .. } => return,
         };
         self.node_event(node, event);
     }

@@ -367,6 +367,7 @@ impl World {
                 attempt,
                 session,
                 progress_permille: 0,
+                tracking_url: None,
             },
             _ => return None,
         })

@@ -166,6 +166,8 @@ pub(crate) struct Application {
     pub(crate) used: Resource,
     /// `used` over time.
     pub(crate) usage: Usage,
+    /// What it had used when it ended.
+    pub(crate) final_usage: Option<ResourceSeconds>,
     pub(crate) asks: BTreeMap<Arc<AskKey>, Wanted>,
     pub(crate) ended_containers: BTreeMap<ContainerId, EndedContainer>,
     /// Nodes that had containers of it.
@@ -206,6 +208,7 @@ impl Application {
             live: BTreeSet::new(),
             used: Resource::default(),
             usage: Usage::default(),
+            final_usage: None,
             asks: BTreeMap::new(),
             ended_containers: BTreeMap::new(),
             nodes: BTreeSet::new(),
@@ -245,7 +248,8 @@ impl Application {
     }
 
     pub(crate) fn used_seconds(&self, now: Millis) -> ResourceSeconds {
-        self.usage.seconds(&self.used, now)
+        let so_far = || self.usage.seconds(&self.used, now);
+        self.final_usage.unwrap_or_else(so_far)
     }
 
     /// What may have changed of it since its submission.
@@ -512,13 +516,15 @@ impl ResourceManager {
         let Some(application) = self.applications.get_mut(&id) else {
             return;
         };
+        let used = application.used_seconds(self.now);
+        application.final_usage = Some(used);
         effects.push(Effect::Persist(Record::ApplicationFinished {
             application: id,
             state: application.state,
             final_status: end.final_status,
             exit_status: end.exit_status,
             diagnostics: Arc::clone(&end.diagnostics),
-            used: application.used_seconds(self.now),
+            used,
             wall: end.wall,
         }));
         application.end = Some(end);

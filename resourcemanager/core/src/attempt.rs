@@ -135,7 +135,7 @@ pub(crate) struct Attempt {
     /// names what it holds itself.
     pub(crate) undelivered: BTreeSet<ContainerId>,
     /// Hosts on which it wants no containers.
-    pub(crate) blacklist: BTreeSet<String>,
+    pub(crate) blacklist: Arc<BTreeSet<String>>,
     /// Nodes that had containers of it.
     pub(crate) nodes: BTreeSet<NodeKey>,
 }
@@ -161,13 +161,18 @@ impl Attempt {
             verdict: None,
             awaited: BTreeSet::new(),
             undelivered: BTreeSet::new(),
-            blacklist: BTreeSet::new(),
+            blacklist: Arc::default(),
             nodes: BTreeSet::new(),
         }
     }
 }
 
 impl Attempt {
+    /// The hosts on which its asks are not served, if there are any.
+    pub(crate) fn barred(&self) -> Option<Arc<BTreeSet<String>>> {
+        (!self.blacklist.is_empty()).then(|| Arc::clone(&self.blacklist))
+    }
+
     /// Its master's user interface; once it has unregistered, what it named for its history.
     pub(crate) fn shown_url(&self) -> String {
         match &self.finish {
@@ -289,8 +294,14 @@ impl ResourceManager {
         } else {
             Reach::NotOn(avoided)
         };
-        self.queue
-            .insert(demand.clone(), WaitingDemand { size, reach });
+        self.queue.insert(
+            demand.clone(),
+            WaitingDemand {
+                size,
+                reach,
+                barred: None,
+            },
+        );
         self.pending.demands.insert(demand);
     }
 

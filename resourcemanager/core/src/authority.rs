@@ -342,6 +342,8 @@ fn user_may(
     let listed = |acl: &str| {
         if owner || administrator || is_listed(acl, name, groups) {
             Ok(())
+        } else if acl.trim().is_empty() {
+            Err("only its owner and administrators")
         } else {
             Err("only its owner, whom its access list names, and administrators")
         }

@@ -7,7 +7,7 @@ use bobbin_types::{ApplicationState, AttemptState, NodeState, Resource};
 use crate::application::Application;
 use crate::liveness::DeadlineKey;
 use crate::manager::{Pending, ResourceManager};
-use crate::scheduler::room;
+use crate::scheduler::{node_for, room};
 
 impl ResourceManager {
     /// Checks the whole state; slow.
@@ -79,6 +79,19 @@ impl ResourceManager {
             if is_counted && !is_watched {
                 return Err(format!("nobody watches {name}"));
             }
+        }
+        let counted = self
+            .nodes
+            .values()
+            .filter(|n| self.totals.contains_key(&n.key));
+        let used = counted
+            .map(|node| &node.used)
+            .try_fold(Resource::default(), |sum, used| sum.checked_add(used));
+        if used != Some(self.cluster_used) {
+            return Err(format!(
+                "{used:?} is used, the sum says {}",
+                self.cluster_used
+            ));
         }
         if let Some(name) = self.awaited_nodes.difference(&self.known_nodes).next() {
             return Err(format!("{name} is awaited and not on record"));
@@ -284,12 +297,7 @@ impl ResourceManager {
             // Nothing waits that has room, apart from masters beyond their share.
             let held_back =
                 key.ask.is_none() && !demand.size.fits_in(&self.queue.am_room(&self.am_limit()));
-            let anywhere = match &demand.reach {
-                crate::queue::Reach::Only(host) => self.index.on_host_with_room(host, &demand.size),
-                crate::queue::Reach::Anywhere
-                | crate::queue::Reach::Prefer(_)
-                | crate::queue::Reach::NotOn(_) => self.index.least_used_with_room(&demand.size),
-            };
+            let anywhere = node_for(&self.index, demand);
             if let (false, Some(node)) = (held_back, anywhere) {
                 let room = self
                     .nodes

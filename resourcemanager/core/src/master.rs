@@ -11,7 +11,7 @@ use bobbin_types::{
 };
 
 use crate::application::{ApplicationInput, Wanted};
-use crate::attempt::AttemptInput;
+use crate::attempt::{Attempt, AttemptInput};
 use crate::authority::{Object, Operation, Principal, may};
 use crate::container::{ContainerInput, completed};
 use crate::event::{Ask, AskKey, Finish, MasterRegistration, SessionId};
@@ -396,6 +396,7 @@ impl ResourceManager {
             return Ok(());
         };
         let demand = application.ask_demand(&ask.key);
+        let barred = application.current().and_then(Attempt::barred);
         if ask.count == 0 {
             application.asks.remove(&ask.key);
             self.queue.remove(&demand);
@@ -415,8 +416,14 @@ impl ResourceManager {
             },
         );
         let size = ask.key.capability;
-        self.queue
-            .insert(demand.clone(), WaitingDemand { size, reach });
+        self.queue.insert(
+            demand.clone(),
+            WaitingDemand {
+                size,
+                reach,
+                barred,
+            },
+        );
         self.pending.demands.insert(demand);
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! The one queue: who waits for what, in which order, and what masters take.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bobbin_types::{MAX_COUNTABLE_KINDS, Resource};
 
 use crate::node::NodeKey;
-use crate::scheduler::{DemandKey, Waiting};
+use crate::scheduler::{DemandKey, Turn, Waiting};
 
 /// The rack of every node: racks come with the settings that name them.
 /// Source: `NetworkTopology.DEFAULT_RACK`.
@@ -28,6 +29,45 @@ pub(crate) enum Reach {
 pub(crate) struct WaitingDemand {
     pub(crate) size: Resource,
     pub(crate) reach: Reach,
+    /// Hosts that will not do, the same for all asks of an application. Never empty.
+    pub(crate) barred: Option<Arc<BTreeSet<String>>>,
+}
+
+impl WaitingDemand {
+    pub(crate) fn bars(&self, host: &str) -> bool {
+        self.barred
+            .as_ref()
+            .is_some_and(|hosts| hosts.contains(host))
+    }
+}
+
+/// In which of the queue's sets a demand stands.
+enum Stand<'a> {
+    Masters,
+    Asks,
+    Bound(&'a str),
+    Choosy(&'a Arc<BTreeSet<String>>),
+    /// Only one host would do, and that one is barred: no room can serve it.
+    Nowhere,
+}
+
+fn stand<'a>(key: &DemandKey, demand: &'a WaitingDemand) -> Stand<'a> {
+    match (&key.ask, &demand.reach, &demand.barred) {
+        (None, _, _) => Stand::Masters,
+        (Some(_), Reach::Only(host), _) if demand.bars(host) => Stand::Nowhere,
+        (Some(_), Reach::Only(host), _) => Stand::Bound(host),
+        (Some(_), Reach::Anywhere | Reach::Prefer(_) | Reach::NotOn(_), None) => Stand::Asks,
+        (Some(_), Reach::Anywhere | Reach::Prefer(_) | Reach::NotOn(_), Some(hosts)) => {
+            Stand::Choosy(hosts)
+        }
+    }
+}
+
+/// Asks of one application that hosts are barred for.
+#[derive(Clone, Debug)]
+struct Choosy {
+    barred: Arc<BTreeSet<String>>,
+    asks: Waiting,
 }
 
 /// First in, first out over what fits: a demand that fits nowhere now blocks nobody.
@@ -38,6 +78,9 @@ pub(crate) struct Queue {
     pub(crate) asks: Waiting,
     /// Asks that only one host can serve.
     bound: BTreeMap<String, Waiting>,
+    /// Asks that any node can serve that is not on a barred host, by application: a room looks at
+    /// each of these applications, so that one of them costs the others nothing.
+    choosy: BTreeMap<Turn, Choosy>,
     demands: BTreeMap<DemandKey, WaitingDemand>,
     /// Granted to masters now.
     pub(crate) am_used: Resource,
@@ -49,6 +92,7 @@ impl Queue {
             masters: Waiting::new(),
             asks: Waiting::new(),
             bound: BTreeMap::new(),
+            choosy: BTreeMap::new(),
             demands: BTreeMap::new(),
             am_used: Resource::default(),
         }
@@ -56,14 +100,23 @@ impl Queue {
 
     pub(crate) fn insert(&mut self, key: DemandKey, demand: WaitingDemand) {
         self.remove(&key);
-        let set = match (&key.ask, &demand.reach) {
-            (None, _) => &mut self.masters,
-            (Some(_), Reach::Anywhere | Reach::Prefer(_) | Reach::NotOn(_)) => &mut self.asks,
-            (Some(_), Reach::Only(host)) => {
-                self.bound.entry(host.clone()).or_insert_with(Waiting::new)
+        let size = demand.size;
+        match stand(&key, &demand) {
+            Stand::Masters => self.masters.insert(key.clone(), size),
+            Stand::Asks => self.asks.insert(key.clone(), size),
+            Stand::Bound(host) => {
+                let set = self.bound.entry(host.to_owned());
+                set.or_insert_with(Waiting::new).insert(key.clone(), size);
             }
-        };
-        set.insert(key.clone(), demand.size);
+            Stand::Choosy(barred) => {
+                let choosy = self.choosy.entry(key.turn).or_insert_with(|| Choosy {
+                    barred: Arc::clone(barred),
+                    asks: Waiting::new(),
+                });
+                choosy.asks.insert(key.clone(), size);
+            }
+            Stand::Nowhere => {}
+        }
         self.demands.insert(key, demand);
     }
 
@@ -71,20 +124,37 @@ impl Queue {
         let Some(demand) = self.demands.remove(key) else {
             return;
         };
-        match (&key.ask, &demand.reach) {
-            (None, _) => self.masters.remove(key, &demand.size),
-            (Some(_), Reach::Anywhere | Reach::Prefer(_) | Reach::NotOn(_)) => {
-                self.asks.remove(key, &demand.size)
-            }
-            (Some(_), Reach::Only(host)) => {
+        let size = &demand.size;
+        match stand(key, &demand) {
+            Stand::Masters => self.masters.remove(key, size),
+            Stand::Asks => self.asks.remove(key, size),
+            Stand::Bound(host) => {
                 if let Some(set) = self.bound.get_mut(host) {
-                    set.remove(key, &demand.size);
+                    set.remove(key, size);
                     if set.len() == 0 {
                         self.bound.remove(host);
                     }
                 }
             }
+            Stand::Choosy(_) => {
+                if let Some(choosy) = self.choosy.get_mut(&key.turn) {
+                    choosy.asks.remove(key, size);
+                    if choosy.asks.len() == 0 {
+                        self.choosy.remove(&key.turn);
+                    }
+                }
+            }
+            Stand::Nowhere => {}
         }
+    }
+
+    /// The first ask of those that bar hosts, but not this one, that fits into the room.
+    pub(crate) fn choosy_for(&self, host: &str, room: &Resource) -> Option<&DemandKey> {
+        let willing = self.choosy.values().filter(|c| !c.barred.contains(host));
+        // In the order of turns, which is that of their demands.
+        willing
+            .filter_map(|choosy| choosy.asks.first_fitting(room, None))
+            .next()
     }
 
     pub(crate) fn waiting(&self, key: &DemandKey) -> Option<&WaitingDemand> {
@@ -119,26 +189,39 @@ impl Queue {
     /// Whether the sets agree with each other.
     pub(crate) fn is_consistent(&self) -> bool {
         let held: usize = self.bound.values().map(Waiting::len).sum();
-        self.demands.len() == self.masters.len() + self.asks.len() + held
+        let choosy: usize = self.choosy.values().map(|c| c.asks.len()).sum();
+        let stood = self.masters.len() + self.asks.len() + held + choosy;
+        let mut nowhere = 0;
+        let all_stand = self.demands.iter().all(|(key, demand)| {
+            let size = &demand.size;
+            match stand(key, demand) {
+                Stand::Masters => self.masters.contains(key, size),
+                Stand::Asks => self.asks.contains(key, size),
+                Stand::Bound(host) => {
+                    let set = self.bound.get(host);
+                    set.is_some_and(|set| set.contains(key, size))
+                }
+                Stand::Choosy(hosts) => {
+                    let choosy = self.choosy.get(&key.turn);
+                    choosy.is_some_and(|c| c.barred == *hosts && c.asks.contains(key, size))
+                }
+                Stand::Nowhere => {
+                    nowhere += 1;
+                    true
+                }
+            }
+        });
+        let sets = self
+            .bound
+            .values()
+            .chain(self.choosy.values().map(|c| &c.asks));
+        all_stand
+            && self.demands.len() == stood + nowhere
             && self.masters.is_consistent()
             && self.asks.is_consistent()
-            && self
-                .bound
-                .values()
+            && sets
+                .into_iter()
                 .all(|set| set.len() > 0 && set.is_consistent())
-            && self
-                .demands
-                .iter()
-                .all(|(key, demand)| match (&key.ask, &demand.reach) {
-                    (None, _) => self.masters.contains(key, &demand.size),
-                    (Some(_), Reach::Anywhere | Reach::Prefer(_) | Reach::NotOn(_)) => {
-                        self.asks.contains(key, &demand.size)
-                    }
-                    (Some(_), Reach::Only(host)) => self
-                        .bound
-                        .get(host)
-                        .is_some_and(|set| set.contains(key, &demand.size)),
-                })
     }
 }
 

@@ -71,6 +71,9 @@ impl ResourceManager {
                 wall,
             } => {
                 self.recover_usage(application, used);
+                if let Some(application) = self.applications.get_mut(&application) {
+                    application.final_usage = Some(used);
+                }
                 let end = End {
                     final_status,
                     exit_status,

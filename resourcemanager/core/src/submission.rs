@@ -522,16 +522,16 @@ fn check_launch(launch: &LaunchContext) -> Result<(), Refusal> {
 fn check_resource(contract: LaunchContract, resource: &LocalResource) -> Result<(), Refusal> {
     check_component("name of a file", &resource.name)?;
     check_text("source of a file", &resource.source, TEXT_BYTES_MAX)?;
-    let known: &[&str] = match contract {
-        LaunchContract::Bobbin => &["bobbin:/", "file:/"],
-        LaunchContract::Yarn => &["bobbin:/", "file:/", "webhdfs://"],
+    let (known, none): (&[&str], _) = match contract {
+        LaunchContract::Bobbin => (&["bobbin:/", "file:/"], "neither bobbin:/ nor file:/"),
+        LaunchContract::Yarn => (
+            &["bobbin:/", "file:/", "webhdfs://"],
+            "none of bobbin:/, file:/ and webhdfs://",
+        ),
     };
-    if !known
-        .iter()
-        .any(|scheme| resource.source.starts_with(scheme))
-    {
-        let known = known.join(", ");
-        let words = format!("'{}' starts with none of {known}", resource.source);
+    let starts = |scheme: &&str| resource.source.starts_with(scheme);
+    if !known.iter().any(starts) {
+        let words = format!("'{}' starts with {none}", resource.source);
         return Err(problem("source of a file", words));
     }
     Ok(())

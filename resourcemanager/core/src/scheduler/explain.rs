@@ -107,6 +107,10 @@ impl ResourceManager {
                 format!("{count} containers of {size} at priority {priority}: {why}")
             })
             .collect();
+        let barred = application.current().map_or(0, |a| a.blacklist.len());
+        if barred > 0 && !reasons.is_empty() {
+            reasons.push(format!("its master wants nothing on {barred} hosts"));
+        }
         if application.asks.len() > ASKS_EXPLAINED_MAX {
             reasons.push(format!(
                 "{} more asks",

@@ -10,5 +10,5 @@ mod waiting;
 pub(crate) use fit_bands::FitBands;
 pub(crate) use fit_tree::Rooms;
 pub(crate) use node_index::{NodeIndex, room, smaller};
-pub(crate) use plan::{ClusterView, PlannedGrant, Trigger, plan};
+pub(crate) use plan::{ClusterView, PlannedGrant, Trigger, node_for, plan};
 pub(crate) use waiting::{DemandKey, Turn, Waiting};

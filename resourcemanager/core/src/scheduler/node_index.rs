@@ -85,6 +85,12 @@ impl NodeIndex {
         Some(found.1)
     }
 
+    /// All nodes of these hosts.
+    pub(crate) fn nodes_of(&self, hosts: &BTreeSet<String>) -> BTreeSet<NodeKey> {
+        let nodes = hosts.iter().filter_map(|host| self.by_host.get(host));
+        nodes.flatten().copied().collect()
+    }
+
     /// The least used node of a host with room for the demand. Looks at each: a host has few.
     pub(crate) fn on_host_with_room(&self, host: &str, demand: &Resource) -> Option<NodeKey> {
         let nodes = self.by_host.get(host)?;

@@ -70,6 +70,7 @@ fn for_room(view: &ClusterView<'_>, node: NodeKey) -> Option<PlannedGrant> {
     let candidates = [
         view.queue.masters.first_fitting(&for_master, None),
         view.queue.asks.first_fitting(&room, None),
+        view.queue.choosy_for(host, &room),
         view.queue
             .asks_of_host(host)
             .and_then(|asks| asks.first_fitting(&room, None)),
@@ -78,7 +79,7 @@ fn for_room(view: &ClusterView<'_>, node: NodeKey) -> Option<PlannedGrant> {
     let waiting = view.queue.waiting(demand)?;
     // The room of this event may be on a node that the demand avoids, beside another's.
     let node = match &waiting.reach {
-        Reach::NotOn(avoided) if avoided.contains(&node) => anywhere_but(view, waiting)?,
+        Reach::NotOn(avoided) if avoided.contains(&node) => node_for(view.index, waiting)?,
         Reach::Anywhere | Reach::Prefer(_) | Reach::NotOn(_) | Reach::Only(_) => node,
     };
     Some(PlannedGrant {
@@ -88,27 +89,13 @@ fn for_room(view: &ClusterView<'_>, node: NodeKey) -> Option<PlannedGrant> {
     })
 }
 
-/// The least used node with room, those that the demand avoids last.
-fn anywhere_but(view: &ClusterView<'_>, waiting: &WaitingDemand) -> Option<NodeKey> {
-    let size = &waiting.size;
-    match &waiting.reach {
-        Reach::NotOn(avoided) => view
-            .index
-            .least_used_but(size, avoided)
-            .or_else(|| view.index.least_used_with_room(size)),
-        Reach::Anywhere | Reach::Prefer(_) | Reach::Only(_) => {
-            view.index.least_used_with_room(size)
-        }
-    }
-}
-
 fn for_masters(view: &ClusterView<'_>) -> Option<PlannedGrant> {
     let probe = smaller(&view.index.most_room(), &view.queue.am_room(&view.am_limit));
     let mut after = None;
     // One step per size class: a class that found no node is not looked at again.
     while let Some(demand) = view.queue.masters.first_fitting(&probe, after) {
         let waiting = view.queue.waiting(demand)?;
-        if let Some(node) = anywhere_but(view, waiting) {
+        if let Some(node) = node_for(view.index, waiting) {
             return Some(PlannedGrant {
                 demand: demand.clone(),
                 size: waiting.size,
@@ -125,18 +112,34 @@ fn for_demand(view: &ClusterView<'_>, demand: &DemandKey) -> Option<PlannedGrant
     if demand.ask.is_none() && !waiting.size.fits_in(&view.queue.am_room(&view.am_limit)) {
         return None;
     }
-    let anywhere = || view.index.least_used_with_room(&waiting.size);
-    // A host has one agent, or a few: looking at each is no scan.
-    let on_host = |host: &str| view.index.on_host_with_room(host, &waiting.size);
-    let node = match &waiting.reach {
-        Reach::Anywhere => anywhere(),
-        Reach::NotOn(_) => anywhere_but(view, waiting),
-        Reach::Prefer(host) => on_host(host).or_else(anywhere),
-        Reach::Only(host) => on_host(host),
-    }?;
+    let node = node_for(view.index, waiting)?;
     Some(PlannedGrant {
         demand: demand.clone(),
         size: waiting.size,
         node,
     })
+}
+
+/// The node that a demand gets now, if any has room for it.
+pub(crate) fn node_for(index: &NodeIndex, waiting: &WaitingDemand) -> Option<NodeKey> {
+    let size = &waiting.size;
+    let anywhere = || match &waiting.barred {
+        None => index.least_used_with_room(size),
+        Some(hosts) => index.least_used_but(size, &index.nodes_of(hosts)),
+    };
+    // A host has one agent, or a few: looking at each is no scan.
+    let on_host = |host: &str| {
+        let is_well = !waiting.bars(host);
+        is_well
+            .then(|| index.on_host_with_room(host, size))
+            .flatten()
+    };
+    match &waiting.reach {
+        Reach::Anywhere => anywhere(),
+        Reach::NotOn(avoided) => index
+            .least_used_but(size, avoided)
+            .or_else(|| index.least_used_with_room(size)),
+        Reach::Prefer(host) => on_host(host).or_else(anywhere),
+        Reach::Only(host) => on_host(host),
+    }
 }

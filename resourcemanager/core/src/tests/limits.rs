@@ -268,6 +268,17 @@ fn authority() {
         ViewApplication attempt: application appattempt
         KillApplication owner: application user
         KillApplication administrator: the application user appattempt host file
+        SetPriority owner: application user
+        SetPriority administrator: the application user appattempt host file
+        MoveApplication owner: application user
+        MoveApplication administrator: the application user appattempt host file
+        SetTimeout owner: application user
+        SetTimeout administrator: the application user appattempt host file
+        FailAttempt owner: application user
+        FailAttempt administrator: the application user appattempt host file
+        SignalContainer owner: application user
+        SignalContainer administrator: the application user appattempt host file
+        Administer administrator: the application user appattempt host file
         HoldLease owner: application user
         HoldLease administrator: the application user appattempt host file
         ReadLogs owner: application user
@@ -284,6 +295,7 @@ fn authority() {
         ReadFiles owner: file
         ReadFiles other: file
         ReadFiles administrator: file
+        ReadFiles container: file
         ChangeFiles owner: file
         ChangeFiles other: file
         ChangeFiles administrator: file

@@ -496,6 +496,7 @@ impl Life {
                     final_status: FinalStatus::Succeeded,
                     exit_status: Some(ExitStatus(0)),
                     diagnostics: String::new(),
+                    tracking_url: String::new(),
                 };
                 self.event(Event::MasterFinishes {
                     attempt,
@@ -535,6 +536,16 @@ fn survives(report: Option<ApplicationReport>) -> Option<ApplicationReport> {
     report.progress_permille = 0;
     report.containers = 0;
     report.used = Resource::default();
+    // What is asked for and where nodes are is said again.
+    report.wanted = Resource::default();
+    report.wanted_containers = 0;
+    if let Some(master) = &mut report.master {
+        master.node_http_address.clear();
+    }
+    for attempt in &mut report.attempts {
+        attempt.node_http_address.clear();
+        attempt.blacklist.clear();
+    }
     // One that waits for its container is made anew.
     report
         .attempts
@@ -543,6 +554,8 @@ fn survives(report: Option<ApplicationReport>) -> Option<ApplicationReport> {
         report.started = None;
     }
     if !report.state.is_ended() {
+        // Kept at the end of an attempt only.
+        report.used_seconds = crate::ResourceSeconds::default();
         report.started = None;
         report.tracking_url.clear();
     }
