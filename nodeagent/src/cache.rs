@@ -100,6 +100,12 @@ impl Cache {
         );
     }
 
+    /// Entries of all scopes, and their bytes.
+    pub(crate) fn totals(&self) -> (usize, u64) {
+        let bytes = self.slots.values().map(|slot| slot.entry.bytes);
+        (self.slots.len(), bytes.fold(0, u64::saturating_add))
+    }
+
     pub(crate) fn release(&mut self, key: &CacheKey) {
         if let Some(slot) = self.slots.get_mut(key) {
             slot.holds = slot.holds.saturating_sub(1);

@@ -23,6 +23,7 @@ use tonic::Status;
 
 use crate::launch::{Order, chain};
 use crate::node::Node;
+use crate::question::Question;
 use crate::store::Store;
 use crate::supervisor::{self, Command, FoundContainer, Handle};
 use crate::translate;
@@ -45,6 +46,8 @@ pub(crate) enum Input {
         order: Order,
         problem: Option<String>,
     },
+    /// A door looks at the core.
+    Question(Question),
     /// A stream to the resource manager is open.
     RmAttached(mpsc::Sender<v1::NodeMessage>),
     /// A master's stream is open; the answer is its number.
@@ -285,6 +288,7 @@ impl Driver {
                     self.orders.insert(id, order);
                 }
             }
+            Input::Question(question) => question.answer(&self.core),
             Input::RmAttached(sender) => {
                 self.rm = Some(sender);
                 self.handle(Event::RmAttached, effects);

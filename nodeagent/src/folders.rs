@@ -5,6 +5,8 @@
 //! <local>/usercache/<user>/filecache/<n>/content                     PRIVATE resources
 //! <local>/usercache/<user>/appcache/<application>/filecache/<n>/content APPLICATION resources
 //! <local>/usercache/<user>/appcache/<application>/<container>/       work folder, the user's; tmp in it
+//! <local>/usercache/<user>/appcache/<application>/local/             what YARN's containers share; they see it
+//!                                                                   in place of <application>/
 //! <local>/nmPrivate/<application>/<container>/                       start and exit file; run/ becomes /run/bobbin
 //! <local>/trash/                                                    trees on their way out
 //! <log>/<application>/<container>/{stdout,stderr,...}
@@ -17,6 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bobbin_service::{Account, FileError, create_folder};
 use bobbin_types::{ApplicationId, ContainerId};
+use nix::errno::Errno;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::account::owner;
 use crate::folder::{Folder, Owner};
@@ -36,6 +40,10 @@ pub(crate) struct Folders {
 /// Where one container's things are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ContainerPaths {
+    /// The application's; containers of YARN's see `shared` here, so that work folders of others are
+    /// closed to them.
+    pub(crate) application: PathBuf,
+    pub(crate) shared: PathBuf,
     pub(crate) work: PathBuf,
     pub(crate) private: PathBuf,
     pub(crate) run: PathBuf,
@@ -53,6 +61,9 @@ pub(crate) enum FoldersError {
         source: io::Error,
     },
 }
+
+/// The folder of an application that its YARN containers share.
+const SHARED: &str = "local";
 
 /// Groups that may pass through a user's folders: only that user's, when the agent is root.
 fn passable(owner: Owner) -> Owner {
@@ -106,17 +117,20 @@ impl Folders {
             .join("nmPrivate")
             .join(&application)
             .join(&name);
+        let log = self.log_path.join(&application).join(&name);
+        let application = self
+            .local_path
+            .join("usercache")
+            .join(user)
+            .join("appcache")
+            .join(application);
         ContainerPaths {
-            work: self
-                .local_path
-                .join("usercache")
-                .join(user)
-                .join("appcache")
-                .join(&application)
-                .join(&name),
+            shared: application.join(SHARED),
+            work: application.join(&name),
+            application,
             run: private.join("run"),
             private,
-            log: self.log_path.join(&application).join(&name),
+            log,
         }
     }
 
@@ -178,6 +192,16 @@ impl Folders {
         Ok(ContainerFolders { work, private, run })
     }
 
+    /// Makes the folder that the containers of a YARN application share, and in it the place where
+    /// this one sees its work folder.
+    pub(crate) fn make_shared(&self, id: &ContainerId, account: &Account) -> io::Result<()> {
+        let own = owner(account);
+        let application = self.application(account, &id.application())?;
+        let shared = application.make(SHARED, 0o700, own)?;
+        shared.make(&id.to_string(), 0o700, own)?;
+        Ok(())
+    }
+
     /// Moves a tree out of sight at once and returns its name in the trash; [`Folders::empty`] then
     /// removes it. `None` when it is not there.
     pub(crate) fn discard(&self, parent: &Folder, name: &str) -> io::Result<Option<String>> {
@@ -209,6 +233,10 @@ impl Folders {
         let appcache = format!("usercache/{user}/appcache/{application}");
         if let Some(folder) = found(self.local.folder(appcache))? {
             trashed.extend(self.discard(&folder, &name)?);
+            if let Ok(shared) = folder.folder(SHARED) {
+                // Left empty, unless its user has put something there; then it goes with the rest.
+                let _ = unlinkat(&shared, name.as_str(), UnlinkatFlags::RemoveDir);
+            }
         }
         if let Some(folder) = found(self.private.folder(format!("{application}/{name}")))? {
             trashed.extend(self.discard(&folder, "run")?);
@@ -234,8 +262,6 @@ impl Folders {
 
     /// Removes an application's private folder unless a container is left in it.
     fn remove_private(&self, application: &str) -> io::Result<()> {
-        use nix::errno::Errno;
-        use nix::unistd::{UnlinkatFlags, unlinkat};
         match unlinkat(&self.private, application, UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY) => Ok(()),
             Err(e) => Err(e.into()),

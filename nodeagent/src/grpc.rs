@@ -6,7 +6,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bobbin_na_core::{Event, Starter, StreamId};
+use bobbin_na_core::{Event, Origin, Starter, StreamId};
 use bobbin_proto::v1;
 use bobbin_proto::v1::container_manager_server::{ContainerManager, ContainerManagerServer};
 use bobbin_proto::v1::logs_server::{Logs, LogsServer};
@@ -47,6 +47,32 @@ fn audit_denied(operation: &str, object: &str, reason: &str) {
     tracing::warn!(target: "audit", operation, object, result = "denied", reason);
 }
 
+/// Whether a token lets its holder read the logs of this container (or, without one, of the
+/// whole application).
+///
+/// The relay's token is as wide as the resource manager made it; a master's is for its own
+/// application, a container's for itself.
+pub(crate) fn may_read(
+    claims: &Claims,
+    application: &ApplicationId,
+    container: Option<&ContainerId>,
+) -> bool {
+    let application = application.to_string();
+    let container = container.map(ToString::to_string);
+    match claims.kind {
+        TokenKind::Relay => {
+            (claims.application.is_empty() || claims.application == application)
+                && (claims.container.is_empty() || container.as_ref() == Some(&claims.container))
+        }
+        TokenKind::AmNode => claims
+            .attempt
+            .parse::<AttemptId>()
+            .is_ok_and(|attempt| attempt.application.to_string() == application),
+        TokenKind::Container => container.as_ref() == Some(&claims.container),
+        TokenKind::User | TokenKind::Node | TokenKind::Attempt => false,
+    }
+}
+
 impl Door {
     fn claims<T>(
         &self,
@@ -65,40 +91,13 @@ impl Door {
             .map_err(|e| deny(chain(&e)))
     }
 
-    /// Whether a token lets its holder read the logs of this container (or, without one, of the
-    /// whole application).
-    ///
-    /// The relay's token is as wide as the resource manager made it; a master's is for its own
-    /// application, a container's for itself.
-    fn may_read(
-        claims: &Claims,
-        application: &ApplicationId,
-        container: Option<&ContainerId>,
-    ) -> bool {
-        let application = application.to_string();
-        let container = container.map(ToString::to_string);
-        match claims.kind {
-            TokenKind::Relay => {
-                (claims.application.is_empty() || claims.application == application)
-                    && (claims.container.is_empty()
-                        || container.as_ref() == Some(&claims.container))
-            }
-            TokenKind::AmNode => claims
-                .attempt
-                .parse::<AttemptId>()
-                .is_ok_and(|attempt| attempt.application.to_string() == application),
-            TokenKind::Container => container.as_ref() == Some(&claims.container),
-            TokenKind::User | TokenKind::Node | TokenKind::Attempt => false,
-        }
-    }
-
     fn authorize_log(
         &self,
         claims: &Claims,
         application: &ApplicationId,
         container: Option<&ContainerId>,
     ) -> Result<(), Status> {
-        if Door::may_read(claims, application, container) {
+        if may_read(claims, application, container) {
             return Ok(());
         }
         let object = container.map_or_else(|| application.to_string(), ToString::to_string);
@@ -193,6 +192,7 @@ impl Door {
             problem: problem(&launch),
             order: Order {
                 launch,
+                origin: Origin::Master,
                 container_token: start.container_token.into(),
             },
         })
@@ -317,8 +317,8 @@ mod tests {
         };
         let may = |claims: &Claims, id: &ContainerId| {
             (
-                Door::may_read(claims, &id.application(), Some(id)),
-                Door::may_read(claims, &id.application(), None),
+                may_read(claims, &id.application(), Some(id)),
+                may_read(claims, &id.application(), None),
             )
         };
         let any = claims(TokenKind::Relay, |_| {});

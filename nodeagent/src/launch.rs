@@ -2,21 +2,22 @@
 //! fetched, its groups leased.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bobbin_na_core::{ContainerWork, Exit, INVALID};
+use bobbin_na_core::{ContainerWork, Exit, INVALID, Origin};
 use bobbin_proto::v1;
 use bobbin_sandbox::{
     Bind, CgroupLease, CgroupLimits, ContainerSpec, CpuMode, Limits, OutputFiles, Profile,
 };
 use bobbin_service::Account;
-use bytes::Bytes;
 use bobbin_types::{
     ARGUMENT_BYTES_MAX, ARGUMENTS_BYTES_MAX, ARGUMENTS_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX,
     LOCAL_RESOURCES_MAX, check_environment_name,
 };
+use bytes::Bytes;
 
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,7 @@ use crate::account::owner;
 use crate::folders::{ContainerFolders, ContainerPaths};
 use crate::localizer::{Asker, Hold};
 use crate::node::Node;
+use crate::yarn::contract::{self, CREDENTIALS, is_yarn};
 
 /// Secrets of a container.
 const SECRETS_MAX: usize = 100;
@@ -31,8 +33,9 @@ const SECRETS_MAX: usize = 100;
 const SECRET_BYTES_MAX: usize = 64 << 10;
 /// Names that the work folder has already.
 const TAKEN: [&str; 1] = ["tmp"];
-/// The secret that holds a YARN application's Credentials.
-pub(crate) const CREDENTIALS: &str = "container_tokens";
+/// Where a container sees its run folder, and the folder in it that YARN's links lead to.
+const RUN_TARGET: &str = "/run/bobbin";
+const RESOURCES: &str = "resources";
 /// The folder list beside the start file, for an agent that adopts the container.
 pub(crate) const HOLDS_FILE: &str = "resources.json";
 
@@ -40,6 +43,8 @@ pub(crate) const HOLDS_FILE: &str = "resources.json";
 #[derive(Clone, Debug)]
 pub(crate) struct Order {
     pub(crate) launch: v1::LaunchContext,
+    /// Who starts it: what it may be told depends on that.
+    pub(crate) origin: Origin,
     pub(crate) container_token: Arc<str>,
 }
 
@@ -58,7 +63,8 @@ fn one_component(name: &str) -> bool {
         && !name.chars().any(|c| c == '/' || c.is_control())
 }
 
-fn shown(text: &str) -> String {
+/// For words about a text that somebody else chose.
+pub(crate) fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(80).collect()
 }
 
@@ -68,12 +74,18 @@ pub(crate) fn problem(launch: &v1::LaunchContext) -> Option<String> {
         .or_else(|| check_environment(launch))
         .or_else(|| check_resources(launch))
         .or_else(|| check_secrets(launch))
+        .or_else(|| is_yarn(launch).then(|| contract::problem(launch)).flatten())
 }
 
 fn check_arguments(launch: &v1::LaunchContext) -> Option<String> {
     let argv = &launch.argv;
     let bytes: usize = argv.iter().map(String::len).sum();
-    if argv.first().is_none_or(String::is_empty) {
+    let is_empty = if is_yarn(launch) {
+        argv.iter().all(|word| word.trim().is_empty())
+    } else {
+        argv.first().is_none_or(String::is_empty)
+    };
+    if is_empty {
         Some("the program's name is empty".to_owned())
     } else if argv.len() > ARGUMENTS_MAX {
         Some(format!(
@@ -134,10 +146,15 @@ fn check_resources(launch: &v1::LaunchContext) -> Option<String> {
             resources.len()
         ));
     }
+    let taken: &[&str] = if is_yarn(launch) {
+        &contract::TAKEN
+    } else {
+        &TAKEN
+    };
     let mut names = std::collections::BTreeSet::new();
     for resource in resources {
         let name = &resource.name;
-        if !one_component(name) || TAKEN.contains(&name.as_str()) {
+        if !one_component(name) || taken.contains(&name.as_str()) {
             return Some(format!(
                 "'{}' cannot be the name of a local resource",
                 shown(name)
@@ -175,7 +192,8 @@ fn check_secrets(launch: &v1::LaunchContext) -> Option<String> {
         if !one_component(name) {
             return Some(format!("'{}' cannot be the name of a secret", shown(name)));
         }
-        if value.len() > SECRET_BYTES_MAX {
+        let is_credentials = is_yarn(launch) && name == CREDENTIALS;
+        if value.len() > SECRET_BYTES_MAX && !is_credentials {
             return Some(format!(
                 "secret '{}' has more than {SECRET_BYTES_MAX} bytes",
                 shown(name)
@@ -203,9 +221,10 @@ pub(crate) async fn prepare(
     order: Order,
     cancel: &CancellationToken,
 ) -> Result<Prepared, Exit> {
+    let origin = order.origin;
     let first = {
         let (node, work, launch) = (node.clone(), work.clone(), order.launch.clone());
-        move || make_folders(&node, &work, &launch)
+        move || make_folders(&node, &work, &launch, origin)
     };
     let (account, paths, folders) = blocking(first).await?;
     let account = Arc::new(account);
@@ -255,6 +274,7 @@ fn make_folders(
     node: &Node,
     work: &ContainerWork,
     launch: &v1::LaunchContext,
+    origin: Origin,
 ) -> Result<(Account, ContainerPaths, ContainerFolders), Exit> {
     let account = node
         .accounts
@@ -266,7 +286,26 @@ fn make_folders(
         let own = owner(&account);
         let secrets = folders.run.make("secrets", 0o700, own)?;
         for (name, value) in &launch.secrets {
-            secrets.write(name, value, 0o400, own)?;
+            // Of YARN's, the work folder has what the container may hold.
+            if !(is_yarn(launch) && name == CREDENTIALS) {
+                secrets.write(name, value, 0o400, own)?;
+            }
+        }
+        if is_yarn(launch) {
+            node.folders.make_shared(&work.container, &account)?;
+            let place = contract::Place {
+                container: work.container,
+                account: &account,
+                paths: &paths,
+                node_id: &node.node_id,
+                http_address: &node.http_address,
+                node: &node.environment,
+            };
+            let script = contract::launch_script(launch, &place);
+            let credentials = contract::credentials(launch, origin);
+            let work = &folders.work;
+            work.write(contract::SCRIPT_FILE, script.as_bytes(), 0o700, own)?;
+            work.write(CREDENTIALS, &credentials, 0o600, own)?;
         }
         Ok(folders)
     };
@@ -284,14 +323,29 @@ fn bind_resources(
     account: &Account,
 ) -> io::Result<Vec<Bind>> {
     let own = owner(account);
+    let is_yarn = is_yarn(launch);
+    // YARN's have links in the work folder, which a program may take away or replace.
+    let below_run = if is_yarn && !holds.is_empty() {
+        Some(folders.run.make(RESOURCES, 0o755, None)?)
+    } else {
+        None
+    };
     let mut binds = Vec::with_capacity(holds.len());
     for (resource, hold) in launch.local_resources.iter().zip(holds) {
+        let points = below_run.as_ref().unwrap_or(&folders.work);
         if hold.entry.is_folder {
-            folders.work.make(&resource.name, 0o700, own)?;
+            points.make(&resource.name, 0o700, own)?;
         } else {
-            folders.work.write(&resource.name, b"", 0o600, own)?;
+            points.write(&resource.name, b"", 0o600, own)?;
         }
-        let target = paths.work.join(&resource.name);
+        let target = if is_yarn {
+            let target = Path::new(RUN_TARGET).join(RESOURCES).join(&resource.name);
+            let name = OsStr::new(&resource.name);
+            folders.work.symlink(target.as_os_str(), name)?;
+            target
+        } else {
+            paths.work.join(&resource.name)
+        };
         binds.push(Bind {
             source: hold.path(),
             target,
@@ -359,21 +413,23 @@ fn spec(
     cgroups: Option<CgroupLease>,
 ) -> ContainerSpec {
     let environment = environment(node, work, launch, account, &paths);
-    let bin = Bind {
-        source: node.bin.clone(),
-        target: "/run/bobbin/bin".into(),
-        writable: false,
+    binds.extend(node_binds(node));
+    let (argv, output_files) = if is_yarn(launch) {
+        binds.push(Bind {
+            source: paths.shared.clone(),
+            target: paths.application.clone(),
+            writable: true,
+        });
+        let script = paths.work.join(contract::SCRIPT_FILE);
+        let argv = vec!["/bin/bash".to_owned(), script.display().to_string()];
+        (argv, OutputFiles::Prelaunch)
+    } else {
+        (launch.argv.clone(), OutputFiles::Standard)
     };
-    binds.push(bin);
-    binds.extend(node.shared_dirs.iter().map(|dir| Bind {
-        source: dir.clone(),
-        target: dir.clone(),
-        writable: true,
-    }));
     let sandbox = &node.config.sandbox;
     ContainerSpec {
         container_id: work.container.to_string(),
-        argv: launch.argv.clone(),
+        argv,
         environment,
         uid: account.uid,
         gid: account.gid,
@@ -383,7 +439,7 @@ fn spec(
         work_dir: paths.work,
         binds,
         log_dir: paths.log,
-        output_files: OutputFiles::Standard,
+        output_files,
         log_bytes_max: node.config.logs.max_bytes,
         private_dir: paths.private,
         run_dir: paths.run,
@@ -406,7 +462,25 @@ fn spec(
     }
 }
 
-/// The agent's variables, then the launch context's own, which win.
+/// What every container of this node sees beside its own.
+fn node_binds(node: &Node) -> impl Iterator<Item = Bind> + '_ {
+    let bin = Bind {
+        source: node.bin.clone(),
+        target: "/run/bobbin/bin".into(),
+        writable: false,
+    };
+    let shared = node.shared_dirs.iter().map(|dir| Bind {
+        source: dir.clone(),
+        target: dir.clone(),
+        writable: true,
+    });
+    [bin]
+        .into_iter()
+        .chain(shared)
+        .chain(node.readable.iter().cloned())
+}
+
+/// The agent's variables, then the launch context's own, which win; YARN's are in its script.
 fn environment(
     node: &Node,
     work: &ContainerWork,
@@ -442,12 +516,18 @@ fn environment(
     if let Some(shared) = node.shared_dirs.first() {
         all.insert("BOBBIN_SHARED_DIR".to_owned(), shared.display().to_string());
     }
-    all.extend(
-        launch
-            .environment
-            .iter()
-            .map(|(n, v)| (n.clone(), v.clone())),
-    );
+    if is_yarn(launch) {
+        // Not in memory: what is sorted or shuffled there would count as the container's.
+        let tmp = paths.work.join("tmp").display().to_string();
+        all.insert("TMPDIR".to_owned(), tmp);
+    } else {
+        all.extend(
+            launch
+                .environment
+                .iter()
+                .map(|(n, v)| (n.clone(), v.clone())),
+        );
+    }
     all.into_iter().collect()
 }
 

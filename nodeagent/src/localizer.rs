@@ -227,6 +227,11 @@ impl Localizer {
         holds
     }
 
+    /// How many copies there are, and their bytes.
+    pub(crate) fn cached(&self) -> (usize, u64) {
+        self.state().cache.totals()
+    }
+
     pub(crate) fn forget_application(&self, application: &str) {
         self.state().cache.forget_application(application);
     }

@@ -197,6 +197,39 @@ impl Logs {
         }
     }
 
+    /// The uid of the container's user, by its log folder, which is the user's in a folder of the
+    /// agent's; `None` when there is none.
+    pub(crate) fn owner(&self, id: &ContainerId) -> io::Result<Option<u32>> {
+        let Some(folder) = found(self.folders.log.folder(id.application().to_string()))? else {
+            return Ok(None);
+        };
+        let stat = folder.look(std::ffi::OsStr::new(&id.to_string()))?;
+        Ok(stat.map(|stat| stat.st_uid))
+    }
+
+    /// One log file, open, with what the system says of it now. Blocks.
+    ///
+    /// # Errors
+    /// It is not there, or no plain file.
+    pub(crate) fn open_plain(
+        &self,
+        id: &ContainerId,
+        name: &str,
+    ) -> Result<(File, std::fs::Metadata), LogError> {
+        check_name(name)?;
+        let file = self.open(id, name)?.ok_or_else(|| LogError::NotFound {
+            container: *id,
+            file: name.to_owned(),
+            node: self.node.clone(),
+        })?;
+        let metadata = file.metadata().map_err(|source| LogError::Io {
+            container: *id,
+            file: name.to_owned(),
+            source,
+        })?;
+        Ok((file, metadata))
+    }
+
     /// Sends the log's chunks until its end, or, following, until the container's. Returns early
     /// when the client is gone.
     pub(crate) async fn read(
@@ -427,7 +460,7 @@ fn check_name(name: &str) -> Result<(), LogError> {
     }
 }
 
-fn mtime_ms(metadata: &std::fs::Metadata) -> u64 {
+pub(crate) fn mtime_ms(metadata: &std::fs::Metadata) -> u64 {
     let ms = metadata.mtime() * 1000 + metadata.mtime_nsec() / 1_000_000;
     u64::try_from(ms).unwrap_or(0)
 }

@@ -21,6 +21,7 @@ mod launch;
 mod localizer;
 mod logs;
 mod node;
+mod question;
 mod ready;
 mod records;
 mod rm_link;
@@ -30,7 +31,9 @@ mod supervisor;
 mod systemd;
 mod translate;
 mod usage;
+mod web;
 mod webhdfs;
+mod yarn;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use bobbin_sandbox::{CgroupRoot, Launcher};
+use bobbin_sandbox::{Bind, CgroupRoot, Launcher};
 use bobbin_service::{Claims, FileError, SecretKey, TokenError, TokenKind, atomic_write, wall_now};
 use bobbin_types::{NodeId, Resource};
 use tokio_util::task::TaskTracker;
@@ -14,6 +14,7 @@ use crate::folders::Folders;
 use crate::localizer::Localizer;
 use crate::logs::Logs;
 use crate::systemd::Scope;
+use crate::yarn::contract::NodeEnvironment;
 
 /// The parts of an agent; all of them may be used from any task.
 #[derive(Debug)]
@@ -38,6 +39,10 @@ pub(crate) struct Node {
     pub(crate) bin: PathBuf,
     /// The settings' shared folders without links in them.
     pub(crate) shared_dirs: Vec<PathBuf>,
+    /// What containers see beyond the system's folders, read-only.
+    pub(crate) readable: Vec<Bind>,
+    /// What YARN's containers find in their environment.
+    pub(crate) environment: NodeEnvironment,
     pub(crate) logs: Logs,
     pub(crate) keys: Keys,
     pub(crate) accounts: Accounts,

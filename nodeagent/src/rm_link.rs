@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_na_core::{Event, Exit, Starter};
+use bobbin_na_core::{Event, Exit, Origin, Starter};
 use bobbin_proto::v1;
 use bobbin_proto::v1::node_client::NodeClient;
 use bobbin_proto::v1::node_command::Command;
@@ -192,6 +192,7 @@ fn translate_start(node: &Node, start: v1::StartContainer) -> Result<Input, Link
         problem: problem(&launch),
         order: Order {
             launch,
+            origin: Origin::ResourceManager,
             container_token: start.container_token.into(),
         },
     })

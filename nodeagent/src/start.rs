@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bobbin_na_core::{Event, Exit, INVALID, NodeAgent, NodeConfig};
-use bobbin_sandbox::{CgroupRoot, Launcher, probe};
+use bobbin_sandbox::{Bind, CgroupRoot, Launcher, is_system_path, probe};
 use bobbin_service::{
     DaemonInfo, FolderLock, Listener, RunFiles, ServeLimits, Target, connect_lazy, create_folder,
     lock_folder, notify_ready, notify_stopping, on_signals, wall_now,
@@ -34,7 +34,8 @@ use crate::store::Store;
 use crate::systemd::Scope;
 use crate::usage::Machine;
 use crate::webhdfs::Trees;
-use crate::{grpc, rm_link, systemd};
+use crate::yarn::contract::NodeEnvironment;
+use crate::{grpc, rm_link, systemd, web};
 
 /// Programs that every container finds in `/run/bobbin/bin`.
 const PROGRAMS: [&str; 3] = ["bobbin", "bobbin-executor", "bobbin-appmaster"];
@@ -167,7 +168,9 @@ pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
         ..DaemonInfo::of_this_process(env!("CARGO_PKG_VERSION"))
     };
     let run_files = RunFiles::write(&run, &name, &info)?;
-    let tasks = start_tasks(&node, driver, sender, listener, &stop);
+    let web = web::serve(http, node.clone(), sender.clone(), stop.clone());
+    let web = tokio::spawn(web);
+    let tasks = start_tasks(&node, driver, sender, listener, web, &stop);
     notify_ready();
     tracing::info!(node = %node.node_id, grpc = %node.grpc_address, "serving");
     let result = tasks.wait(&stop).await;
@@ -182,6 +185,7 @@ struct Tasks {
     driver: tokio::task::JoinHandle<Result<(), crate::driver::DriverError>>,
     server: tokio::task::JoinHandle<Result<(), bobbin_service::ServeError>>,
     link: tokio::task::JoinHandle<()>,
+    web: tokio::task::JoinHandle<()>,
     sampler: tokio::task::JoinHandle<()>,
 }
 
@@ -190,6 +194,7 @@ fn start_tasks(
     driver: Driver,
     sender: mpsc::Sender<Input>,
     listener: Listener,
+    web: tokio::task::JoinHandle<()>,
     stop: &CancellationToken,
 ) -> Tasks {
     let routes = grpc::routes(node.clone(), sender.clone());
@@ -203,6 +208,7 @@ fn start_tasks(
             stop.clone(),
         )),
         link: tokio::spawn(rm_link::run(node.clone(), sender.clone(), stop.clone())),
+        web,
         sampler: tokio::spawn(sample(node.clone(), sender, stop.clone())),
     }
 }
@@ -224,6 +230,7 @@ impl Tasks {
                 let _ = (&mut self.server).await;
             }
             let _ = self.link.await;
+            let _ = self.web.await;
             let _ = self.sampler.await;
         };
         if tokio::time::timeout(STOP_WAIT, all).await.is_err() {
@@ -312,6 +319,45 @@ fn shared_dirs(config: &Config) -> anyhow::Result<Vec<PathBuf>> {
     config.sandbox.shared_dirs.iter().map(real).collect()
 }
 
+/// The readable folders at the paths of the settings and, where links lead elsewhere, there too; and
+/// a Java that is in none of them.
+fn readable(config: &Config, java_home: Option<&Path>) -> anyhow::Result<Vec<Bind>> {
+    let mut all: Vec<Bind> = Vec::new();
+    let mut add = |source: &Path, target: &Path| {
+        let known = |path: &Path| {
+            let shared = config.sandbox.shared_dirs.iter();
+            is_system_path(path) || shared.clone().any(|dir| path.starts_with(dir))
+        };
+        if !known(target) && !all.iter().any(|bind| target.starts_with(&bind.target)) {
+            all.push(Bind {
+                source: source.to_owned(),
+                target: target.to_owned(),
+                writable: false,
+            });
+        }
+    };
+    for dir in &config.sandbox.readable_dirs {
+        let real = dir.canonicalize().with_context(|| {
+            format!(
+                "the setting sandbox.readable_dirs: {} cannot be used",
+                dir.display()
+            )
+        })?;
+        add(&real, &real);
+        let is_plain =
+            (dir.components().skip(1)).all(|part| matches!(part, std::path::Component::Normal(_)));
+        if is_plain {
+            add(&real, dir);
+        }
+    }
+    if let Some(home) = java_home
+        && home.is_dir()
+    {
+        add(home, home);
+    }
+    Ok(all)
+}
+
 fn open_node(
     config: Config,
     bound: &Bound,
@@ -353,6 +399,8 @@ fn open_node(
     let leaf = scope.as_ref().map(|scope| scope.leaf.clone());
     let launcher = Launcher::start_in(&programs.join(LAUNCHER), leaf)?;
     let shared_dirs = shared_dirs(&config)?;
+    let environment = NodeEnvironment::new(&config.yarn.java_home, |name| std::env::var(name).ok());
+    let readable = readable(&config, environment.java_home.as_deref())?;
     let logs = Logs::new(folders.clone(), Arc::default(), node_id.to_string());
     let keys = Keys::open(&config.folders.lib);
     let node = Node {
@@ -369,6 +417,8 @@ fn open_node(
         _scope: scope,
         bin,
         shared_dirs,
+        readable,
+        environment,
         logs,
         keys,
         accounts: Accounts::default(),

@@ -77,6 +77,13 @@ struct StatusAnswer {
     status: Status,
 }
 
+/// Source: the answer to GETHOMEDIRECTORY.
+#[derive(Debug, Deserialize)]
+struct Home {
+    #[serde(rename = "Path")]
+    path: String,
+}
+
 /// Digests, counts and writes what comes, off the runtime's own threads.
 struct Sink {
     checked: Checked,
@@ -148,6 +155,35 @@ impl Trees {
             "this node fetches webhdfs: files from its resource manager's tree ({own}) and from the \
              hosts in localizer.webhdfs_hosts only, not from {named}"
         )))
+    }
+
+    /// Whose token this is, in the resource manager's words.
+    ///
+    /// # Errors
+    /// It does not take the token, or cannot be asked.
+    pub(crate) async fn user_of_token(&self, token: &str) -> Result<String, FetchError> {
+        let own = self
+            .own
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if own.is_empty() {
+            return Err(FetchError::Place(
+                "this node has not registered yet".to_owned(),
+            ));
+        }
+        let Get { status, body, .. } =
+            get(&own, "/webhdfs/v1/?op=GETHOMEDIRECTORY", Some(token)).await?;
+        let body = small_body(body).await?;
+        if status != 200 {
+            return Err(http::refusal(status, &body));
+        }
+        let home: Home = serde_json::from_slice(&body)
+            .map_err(|e| FetchError::WebHdfs(format!("its answer is no home: {e}")))?;
+        match home.path.strip_prefix("/user/") {
+            Some(name) if !name.is_empty() => Ok(name.to_owned()),
+            Some(_) | None => Err(FetchError::WebHdfs("its answer is no home".to_owned())),
+        }
     }
 
     /// Fetches a file, once more from its beginning when the server went away.

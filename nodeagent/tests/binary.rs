@@ -421,7 +421,10 @@ async fn a_master_starts_hears_and_stops_over_its_stream() {
     assert_eq!(rm.expect_exit(&one).await.exit_status, Some(-105));
     // A revoked attempt is shut out.
     let attempt_id = "appattempt_1700000000000_0001_000001".to_owned();
-    rm.order(Order::RevokeAttempt(v1::RevokeAttempt { attempt_id }));
+    rm.order(Order::RevokeAttempt(v1::RevokeAttempt {
+        attempt_id,
+        keep_containers: false,
+    }));
     // Ends may be told again before the stream is closed.
     let closed = loop {
         if let Err(status) = second.next().await {

@@ -7,7 +7,7 @@ use bobbin_types::{ApplicationId, AttemptId, ContainerId, Millis, Resource, User
 use crate::accounting::Accounting;
 use crate::container::{Container, ContainerEvent, ContainerPhase, Next, next_phase};
 use crate::effect::Effect;
-use crate::event::{Event, NodeConfig, NodeUsage, Origin, StreamId};
+use crate::event::{Event, Exit, NodeConfig, NodeUsage, Origin, StreamId};
 
 /// The state machine of one node agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct ContainerView {
     pub phase: ContainerPhase,
     /// Whether the cluster has told it to end.
     pub stopping: bool,
+    /// How it ended, once its processes are gone.
+    pub exit: Option<Exit>,
 }
 
 impl NodeAgent {
@@ -165,6 +167,18 @@ impl NodeAgent {
         &self.config
     }
 
+    /// What the machine used when it was last measured.
+    #[must_use]
+    pub fn usage(&self) -> NodeUsage {
+        self.usage
+    }
+
+    /// Why it takes no work; empty when it does.
+    #[must_use]
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
     /// Events that came in a phase where they cannot happen; the driver logs its growth.
     #[must_use]
     pub fn illegal_transitions(&self) -> u64 {
@@ -234,5 +248,6 @@ fn view(container: &Container) -> ContainerView {
         origin: container.origin,
         phase: container.phase,
         stopping: container.stop.is_some(),
+        exit: container.exit.clone(),
     }
 }

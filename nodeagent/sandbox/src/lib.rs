@@ -44,6 +44,7 @@ pub use cgroup::{CgroupLease, CgroupLimits, CgroupRoot, Usage};
 pub use error::LaunchError;
 pub use holder::{Holder, hold};
 pub use launcher::{Launched, Launcher, Stop, is_running, pass_signal, signal_container};
+pub use plan::is_system_path;
 pub use probe::probe;
 pub use record::{
     Adopted, EXIT_FILE, ExitRecord, RecordError, START_FILE, StartRecord, adopt, change_memory,

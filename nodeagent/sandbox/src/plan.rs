@@ -18,6 +18,13 @@ pub(crate) const RUN_TARGET: &str = "/run/bobbin";
 pub(crate) const SYSTEM_FOLDERS: [&str; 9] = [
     "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "opt",
 ];
+/// Whether a path is in a folder of the host that every container sees.
+#[must_use]
+pub fn is_system_path(path: &Path) -> bool {
+    let top = path.components().nth(1);
+    top.is_some_and(|top| SYSTEM_FOLDERS.iter().any(|folder| top.as_os_str() == *folder))
+}
+
 /// Folders nothing may be bound into: the launcher makes them itself.
 const OWN_FOLDERS: [&str; 3] = ["proc", "sys", "dev"];
 

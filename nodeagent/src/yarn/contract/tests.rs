@@ -1,0 +1,150 @@
+use bobbin_hadoop::credentials::Secret;
+use bobbin_hadoop::proto::common::Token;
+
+use super::*;
+
+fn launch() -> v1::LaunchContext {
+    v1::LaunchContext {
+        argv: vec!["{{JAVA_HOME}}/bin/java".into(), "1><LOG_DIR>/stdout".into()],
+        contract: v1::LaunchContract::Yarn.into(),
+        ..v1::LaunchContext::default()
+    }
+}
+
+fn with_credentials(credentials: &Credentials) -> v1::LaunchContext {
+    let mut launch = launch();
+    let mut stream = credentials.write(Version::Writable).to_vec();
+    // As Spark pads it.
+    stream.extend_from_slice(&[0; 5]);
+    launch.secrets.insert(CREDENTIALS.into(), stream);
+    launch
+}
+
+#[test]
+fn what_cannot_be_launched_is_refused_in_words() {
+    assert_eq!(problem(&launch()), None);
+    let with = |change: &dyn Fn(&mut v1::LaunchContext)| {
+        let mut bad = launch();
+        change(&mut bad);
+        problem(&bad).unwrap_or_default()
+    };
+    for (text, words) in [
+        (
+            with(&|l| drop(l.service_data.insert("spark_shuffle".into(), vec![]))),
+            "The auxService:spark_shuffle does not exist",
+        ),
+        (
+            with(&|l| drop(l.environment.insert("A;id".into(), String::new()))),
+            "'A;id' cannot be exported",
+        ),
+        (
+            with(&|l| l.argv.push("x".repeat(ARGUMENT_BYTES_MAX))),
+            "the command has",
+        ),
+        (
+            with(&|l| drop(l.secrets.insert(CREDENTIALS.into(), b"HDTX\0\0\0".to_vec()))),
+            "do not start with 'HDTS'",
+        ),
+        (
+            with(&|l| drop(l.secrets.insert(CREDENTIALS.into(), vec![0; 1 << 21]))),
+            "at most 1048576",
+        ),
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[test]
+fn an_executor_gets_neither_its_masters_nor_its_users_token() {
+    let mut given = Credentials::default();
+    for kind in [
+        "YARN_AM_RM_TOKEN",
+        "RM_DELEGATION_TOKEN",
+        "WEBHDFS delegation",
+    ] {
+        given.add(Token {
+            kind: kind.into(),
+            service: kind.into(),
+            ..Token::default()
+        });
+    }
+    given.secrets.push(Secret {
+        alias: "sparkCookie".into(),
+        value: Bytes::from(vec![7; 64]),
+    });
+    let launch = with_credentials(&given);
+    assert_eq!(problem(&launch), None);
+    let masters = Credentials::read(credentials(&launch, Origin::ResourceManager)).unwrap();
+    assert_eq!(masters, given);
+    let executors = Credentials::read(credentials(&launch, Origin::Master)).unwrap();
+    let kinds: Vec<_> = executors
+        .tokens
+        .iter()
+        .map(|(_, t)| t.kind.as_str())
+        .collect();
+    assert_eq!(kinds, ["WEBHDFS delegation"]);
+    assert_eq!(executors.secrets, given.secrets);
+    let none = credentials(&super::tests::launch(), Origin::Master);
+    assert_eq!(none, Bytes::from_static(b"HDTS\0\0\0"));
+}
+
+#[test]
+fn the_nodes_variables_win_and_its_defaults_do_not() {
+    let mut launch = launch();
+    for (name, value) in [
+        ("CONTAINER_ID", "mine"),
+        ("JVM_PID", "1"),
+        ("JAVA_HOME", "/opt/my java"),
+        ("MALLOC_ARENA_MAX", "1"),
+        ("SPARK_USER", "alice"),
+    ] {
+        launch.environment.insert(name.into(), value.into());
+    }
+    let account = Account {
+        name: "alice".into(),
+        uid: 1000,
+        gid: 1000,
+        groups: vec![],
+        ..bobbin_service::account_of_uid(0).unwrap()
+    };
+    let paths = ContainerPaths {
+        application: "/local/usercache/alice/appcache/application_7_0001".into(),
+        shared: "/local/usercache/alice/appcache/application_7_0001/local".into(),
+        work: "/local/usercache/alice/appcache/application_7_0001/c".into(),
+        private: "/p".into(),
+        run: "/p/run".into(),
+        log: "/log/application_7_0001/c".into(),
+    };
+    let node = NodeEnvironment::new(std::path::Path::new("/jdk"), |_| None);
+    let place = Place {
+        container: "container_e01_7_0001_01_000002".parse().unwrap(),
+        account: &account,
+        paths: &paths,
+        node_id: &"node1:8041".parse().unwrap(),
+        http_address: "127.0.0.1:8042",
+        node: &node,
+    };
+    let expected = r#"#!/bin/bash
+# container_e01_7_0001_01_000002 as its node starts it.
+set -e
+export CONTAINER_ID="container_e01_7_0001_01_000002"
+export NM_HOST="node1"
+export NM_PORT="8041"
+export NM_HTTP_PORT="8042"
+export LOCAL_DIRS="/local/usercache/alice/appcache/application_7_0001"
+export LOG_DIRS="/log/application_7_0001/c"
+export USER="alice"
+export LOGNAME="alice"
+export HOME="/local/usercache/alice/appcache/application_7_0001/c"
+export PWD="/local/usercache/alice/appcache/application_7_0001/c"
+export HADOOP_TOKEN_FILE_LOCATION="/local/usercache/alice/appcache/application_7_0001/c/container_tokens"
+export JVM_PID="$$"
+export JAVA_HOME="/opt/my java"
+export MALLOC_ARENA_MAX="1"
+export SPARK_USER="alice"
+exec /bin/bash -c "${JAVA_HOME}/bin/java 1>/log/application_7_0001/c/stdout"
+"#;
+    assert_eq!(launch_script(&launch, &place), expected);
+    launch.environment.remove("JAVA_HOME");
+    assert!(launch_script(&launch, &place).contains("export JAVA_HOME=\"/jdk\"\n"));
+}
