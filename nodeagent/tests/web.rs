@@ -99,7 +99,8 @@ async fn the_node_is_shown_in_yarns_shapes() {
     assert_eq!(info["healthReport"], "");
     let xml = ask(&agent, "/ws/v1/node", "Accept: application/xml\r\n").await;
     assert!(xml.head.contains("application/xml"), "{}", xml.head);
-    let begin = r#"<?xml version="1.0" encoding="UTF-8" standalone="yes"?><nodeInfo><healthReport>"#;
+    let begin =
+        r#"<?xml version="1.0" encoding="UTF-8" standalone="yes"?><nodeInfo><healthReport>"#;
     assert!(xml.text().starts_with(begin), "{}", xml.text());
 
     let apps = ask(&agent, "/ws/v1/node/apps", "").await.json();
@@ -114,18 +115,14 @@ async fn the_node_is_shown_in_yarns_shapes() {
         let found = apps["apps"]["app"].as_array().map_or(0, Vec::len);
         assert_eq!(found, count, "{query}: {apps}");
     }
-    let link = format!(
-        "http://{}/node/containerlogs/{id}/nobody",
-        agent.info.http
-    );
+    let link = format!("http://{}/node/containerlogs/{id}/nobody", agent.info.http);
     let shown = json!({"id": id, "state": "RUNNING", "exitCode": -1000, "diagnostics": "",
         "user": "nobody", "totalMemoryNeededMB": 128, "totalVCoresNeeded": 1,
         "executionType": "GUARANTEED", "containerLogsLink": link, "nodeId": node,
         "containerLogFiles": ["stderr", "stdout"]});
     let mut containers = ask(&agent, "/ws/v1/node/containers", "").await.json();
     let row = &mut containers["containers"]["container"][0];
-    let mut names: Vec<String> =
-        serde_json::from_value(row["containerLogFiles"].take()).unwrap();
+    let mut names: Vec<String> = serde_json::from_value(row["containerLogFiles"].take()).unwrap();
     names.sort();
     row["containerLogFiles"] = json!(names);
     assert_eq!(containers, json!({"containers": {"container": [shown]}}));
@@ -146,15 +143,27 @@ async fn the_node_is_shown_in_yarns_shapes() {
         assert!(metrics.lines().any(|l| l == line), "{metrics}");
     }
     for (path, status, class) in [
-        ("/ws/v1/node/containers/nonsense", 400, "BadRequestException"),
-        ("/ws/v1/node/apps/application_1_0001", 404, "NotFoundException"),
+        (
+            "/ws/v1/node/containers/nonsense",
+            400,
+            "BadRequestException",
+        ),
+        (
+            "/ws/v1/node/apps/application_1_0001",
+            404,
+            "NotFoundException",
+        ),
         ("/ws/v1/node/apps?state=ODD", 400, "BadRequestException"),
         ("/ws/v1/node/apps?user=", 400, "BadRequestException"),
         ("/ws/v1/node/auxiliaryservices", 400, "BadRequestException"),
     ] {
         let refused = ask(&agent, path, "").await;
         assert_eq!(refused.status, status, "{path}");
-        assert_eq!(refused.json()["RemoteException"]["exception"], class, "{path}");
+        assert_eq!(
+            refused.json()["RemoteException"]["exception"],
+            class,
+            "{path}"
+        );
     }
     assert_eq!(ask(&agent, "/nothing", "").await.status, 404);
 }
@@ -170,15 +179,22 @@ async fn logs_are_pages_and_text_while_it_runs_and_after() {
     let base = format!("/node/containerlogs/{id}/nobody");
     for round in ["runs", "ended"] {
         let list = ask(&agent, &base, "").await.text();
-        let link = format!("<a href=\"{base}/stdout?start=-4096\">stdout : Total file length is 10002");
+        let link =
+            format!("<a href=\"{base}/stdout?start=-4096\">stdout : Total file length is 10002");
         assert!(list.contains(&link), "{round}: {list}");
         // As Spark's executor page links to it.
         let tail = ask(&agent, &format!("{base}/stdout?start=-4096"), "").await;
-        assert!(tail.head.contains("content-security-policy: default-src 'none'"));
+        assert!(
+            tail.head
+                .contains("content-security-policy: default-src 'none'")
+        );
         let text = tail.text();
-        assert!(text.contains("Showing 4096 bytes"), "{text}");
-        assert_eq!(text.matches('x').count() % 4096, 4095 + 2, "{text}");
-        let whole = ask(&agent, &format!("{base}/stdout/?start=0"), "").await.text();
+        assert!(text.contains("Showing 4096 bytes of 100025."));
+        let shown = text.split_once("<pre>\n").unwrap().1;
+        assert!(shown.starts_with(&format!("{}\n</pre>", "x".repeat(4095))));
+        let whole = ask(&agent, &format!("{base}/stdout/?start=0"), "")
+            .await
+            .text();
         let escaped = "<pre>\n&lt;b&gt;bold&lt;/b&gt; \u{241b}[31m \u{2400} end\nxxx";
         assert!(whole.contains(escaped), "{}", &whole[..900]);
         assert!(whole.ends_with("x\n</pre></body></html>\n"));
@@ -189,16 +205,26 @@ async fn logs_are_pages_and_text_while_it_runs_and_after() {
         let path = format!("/ws/v1/node/containerlogs/{id}/stderr");
         let plain = ask(&agent, &path, "").await;
         let running = if round == "runs" {
-            format!("This log file belongs to a running container ({id}) and so may not be complete.")
+            format!(
+                "This log file belongs to a running container ({id}) and so may not be complete."
+            )
         } else {
             String::new()
         };
         let stars = "*".repeat(21 + 50);
         let end = format!("LogContents:\nlast\nEnd of LogType:stderr.{running}\n{stars}\n\n");
         assert!(plain.text().ends_with(&end), "{}", plain.text());
-        assert!(plain.text().starts_with(&format!("Container: {id} on node1:")));
+        assert!(
+            plain
+                .text()
+                .starts_with(&format!("Container: {id} on node1:"))
+        );
         let some = ask(&agent, &format!("{path}?size=-3&format=octet-stream"), "").await;
-        assert!(some.text().contains("LogContents:\nst\nEnd of"), "{}", some.text());
+        assert!(
+            some.text().contains("LogContents:\nst\nEnd of"),
+            "{}",
+            some.text()
+        );
         assert!(some.head.contains("application/octet-stream"));
         if round == "runs" {
             let master = token(&rm, &agent, TokenKind::AmNode, |claims| {
@@ -285,10 +311,16 @@ async fn each_sees_his_own_and_an_administrator_all() {
     let text = format!("/ws/v1/node/containerlogs/{id}/stderr");
     let files = format!("/ws/v1/node/containers/{id}/logs");
     for path in [&page, &text, &files] {
-        assert!(as_user(&agent, 65_534, path).starts_with("HTTP/1.1 200"), "{path}");
+        assert!(
+            as_user(&agent, 65_534, path).starts_with("HTTP/1.1 200"),
+            "{path}"
+        );
         let refused = as_user(&agent, 1, path);
         assert!(refused.starts_with("HTTP/1.1 403"), "{path}: {refused}");
-        assert!(refused.contains("only its user and administrators may"), "{refused}");
+        assert!(
+            refused.contains("only its user and administrators may"),
+            "{refused}"
+        );
         assert!(!refused.contains("last"));
     }
     let shown = as_user(&agent, 1, "/ws/v1/node/containers");
@@ -301,7 +333,9 @@ async fn each_sees_his_own_and_an_administrator_all() {
     // Tokens count more than the socket, which is root's here.
     let bearer = |token: &str| format!("Authorization: Bearer {token}\r\n");
     let relay = |application: &'static str| {
-        token(&rm, &agent, TokenKind::Relay, |c| c.application = application.into())
+        token(&rm, &agent, TokenKind::Relay, |c| {
+            c.application = application.into()
+        })
     };
     let own = bearer(&relay("application_1700000000000_0001"));
     assert_eq!(ask(&agent, &page, &own).await.status, 200);
@@ -318,9 +352,11 @@ async fn each_sees_his_own_and_an_administrator_all() {
     // A page of another site may not ask; a link on it may lead here.
     let origin = "Origin: http://evil.example\r\n";
     assert_eq!(ask(&agent, &page, origin).await.status, 401);
-    let image = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n";
+    let image =
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n";
     assert_eq!(ask(&agent, &page, image).await.status, 401);
-    let link = "Sec-Fetch-Site: same-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
+    let link =
+        "Sec-Fetch-Site: same-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
     assert_eq!(ask(&agent, &page, link).await.status, 200);
     let mut stream = TcpStream::connect(&agent.info.http).await.unwrap();
     stream
