@@ -134,6 +134,8 @@ pub(crate) struct Attempt {
     /// Containers that ended while its master had no stream: it is told when it is back, unless it
     /// names what it holds itself.
     pub(crate) undelivered: BTreeSet<ContainerId>,
+    /// Ends that a master of YARN's contract was told, or is to be told, and has not said to know.
+    pub(crate) unacknowledged: BTreeSet<ContainerId>,
     /// Hosts on which it wants no containers.
     pub(crate) blacklist: Arc<BTreeSet<String>>,
     /// Nodes that had containers of it.
@@ -161,6 +163,7 @@ impl Attempt {
             verdict: None,
             awaited: BTreeSet::new(),
             undelivered: BTreeSet::new(),
+            unacknowledged: BTreeSet::new(),
             blacklist: Arc::default(),
             nodes: BTreeSet::new(),
         }
@@ -590,6 +593,7 @@ impl ResourceManager {
         attempt.finished = Some(wall);
         attempt.awaited.clear();
         attempt.undelivered.clear();
+        let unacknowledged = std::mem::take(&mut attempt.unacknowledged);
         effects.push(Effect::Persist(Record::AttemptFinished {
             attempt: id,
             state: attempt.state,
@@ -600,6 +604,9 @@ impl ResourceManager {
             wall,
         }));
         let nodes: Vec<NodeKey> = attempt.nodes.iter().copied().collect();
+        for container in unacknowledged {
+            self.acknowledge_exit(container, effects);
+        }
         self.withdraw_demands(id.application);
         if let Some(application) = self.applications.get_mut(&id.application) {
             application.asks.clear();

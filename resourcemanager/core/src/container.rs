@@ -12,6 +12,7 @@ use bobbin_types::{
 
 use crate::application::EndedContainer;
 use crate::event::{ContainerExit, SessionId};
+use crate::launch::LaunchContract;
 use crate::limits::ENDED_CONTAINERS_MAX;
 use crate::liveness::DeadlineKey;
 use crate::manager::ResourceManager;
@@ -394,11 +395,28 @@ impl ResourceManager {
             }
             None => self.foreign_exited(node, &exit, effects),
         }
+        // A master that does not list what it holds has to know first.
+        let heir = self.heir(id).and_then(|heir| self.attempt(heir));
+        if heir.is_some_and(|attempt| attempt.unacknowledged.contains(&id)) {
+            return;
+        }
         self.tell_node(
             node,
             NodeCommand::AcknowledgeExit { container: id },
             effects,
         );
+    }
+
+    /// Nobody needs to hear of this end again: its node may forget it, if it is over there.
+    pub(crate) fn acknowledge_exit(&mut self, id: ContainerId, effects: &mut Vec<Effect>) {
+        let application = self.applications.get(&id.application());
+        let ended = application.and_then(|a| a.ended_containers.get(&id));
+        let node = ended.and_then(|ended| ended.node.as_ref());
+        let key = node.and_then(|node| self.node_keys.get(node)).copied();
+        if let (Some(key), false) = (key, self.containers.contains_key(&id)) {
+            let command = NodeCommand::AcknowledgeExit { container: id };
+            self.tell_node(key, command, effects);
+        }
     }
 
     /// Nobody will run this container any more: its room is free.
@@ -506,9 +524,14 @@ impl ResourceManager {
         let Some(heir) = self.heir(id) else {
             return;
         };
+        let contract = self.applications.get(&id.application());
+        let contract = contract.map(|a| a.spec.submission.launch.contract);
         let Some(attempt) = self.current_attempt_mut(heir) else {
             return;
         };
+        if contract == Some(LaunchContract::Yarn) {
+            attempt.unacknowledged.insert(id);
+        }
         if attempt.session.is_none() {
             attempt.undelivered.insert(id);
         } else {

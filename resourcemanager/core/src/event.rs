@@ -159,6 +159,14 @@ pub enum Event {
         session: SessionId,
         containers: Vec<ContainerId>,
     },
+    /// The master knows of these ends. Only from masters of YARN's contract, which do not list what
+    /// they hold: until then the exit is not acknowledged to the node, so that it is told again
+    /// after a restart in between.
+    MasterAcknowledges {
+        attempt: AttemptId,
+        session: SessionId,
+        containers: Vec<ContainerId>,
+    },
     /// Hosts on which the master wants no container, and hosts on which it wants them again.
     /// Beyond the limit answered by `MasterMessage::BlacklistRefused`, and nothing is changed.
     MasterBlacklist {

@@ -214,7 +214,13 @@ impl ResourceManager {
         patience_ms: u64,
         effects: &mut Vec<Effect>,
     ) {
-        let reason = format!("its client went away and was not back within {patience_ms} ms");
+        let contract = self.applications.get(&id.application);
+        let reason = match contract.map(|a| a.spec.submission.launch.contract) {
+            Some(LaunchContract::Yarn) => format!("its master said nothing for {patience_ms} ms"),
+            Some(LaunchContract::Bobbin) | None => {
+                format!("its client went away and was not back within {patience_ms} ms")
+            }
+        };
         let end = AttemptEnd {
             input: AttemptInput::MasterEnded,
             exit_status: Some(ExitStatus::ABORTED),

@@ -210,6 +210,7 @@ impl ResourceManager {
             | Event::MasterStreamLost { .. }
             | Event::MasterAsks { .. }
             | Event::MasterReleases { .. }
+            | Event::MasterAcknowledges { .. }
             | Event::MasterBlacklist { .. }
             | Event::MasterUpdates { .. }
             | Event::MasterFinishes { .. }
@@ -281,6 +282,7 @@ impl ResourceManager {
             | Event::MasterStreamLost { .. }
             | Event::MasterAsks { .. }
             | Event::MasterReleases { .. }
+            | Event::MasterAcknowledges { .. }
             | Event::MasterBlacklist { .. }
             | Event::MasterUpdates { .. }
             | Event::MasterFinishes { .. }
@@ -327,6 +329,13 @@ impl ResourceManager {
                 finish,
             } => {
                 self.on_master_finishes(now, attempt, session, finish, effects);
+            }
+            Event::MasterAcknowledges {
+                attempt,
+                session,
+                containers,
+            } => {
+                self.on_master_acknowledges(now, attempt, session, &containers, effects);
             }
             Event::MasterBlacklist {
                 attempt,

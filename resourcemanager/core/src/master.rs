@@ -15,6 +15,7 @@ use crate::attempt::{Attempt, AttemptInput};
 use crate::authority::{Object, Operation, Principal, may};
 use crate::container::{ContainerInput, completed};
 use crate::event::{Ask, AskKey, Finish, MasterRegistration, SessionId};
+use crate::launch::LaunchContract;
 use crate::limits::{CONTAINERS_PER_MESSAGE_MAX, TEXT_BYTES_MAX, WORD_BYTES_MAX};
 use crate::liveness::DeadlineKey;
 use crate::manager::ResourceManager;
@@ -92,6 +93,9 @@ impl ResourceManager {
         self.register_master(attempt, &registration, effects);
         self.watch_master(now, attempt);
         let registered = self.master_registered(attempt);
+        for grant in &registered.containers_from_previous_attempts {
+            self.note_node(attempt, grant.container);
+        }
         self.tell_master(attempt, MasterMessage::Registered(registered), effects);
         match &registration.containers {
             Some(held) => self.compare_held(attempt, held, effects),
@@ -206,6 +210,27 @@ impl ResourceManager {
         }
     }
 
+    pub(crate) fn on_master_acknowledges(
+        &mut self,
+        now: Millis,
+        attempt: AttemptId,
+        session: SessionId,
+        containers: &[ContainerId],
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.master_says(now, attempt, session) {
+            return;
+        }
+        for id in containers.iter().take(CONTAINERS_PER_MESSAGE_MAX) {
+            let Some(current) = self.current_attempt_mut(attempt) else {
+                return;
+            };
+            if current.unacknowledged.remove(id) {
+                self.acknowledge_exit(*id, effects);
+            }
+        }
+    }
+
     /// Running containers of earlier attempts that were kept for this one.
     fn inherited(&self, attempt: AttemptId) -> Vec<Grant> {
         let Some(application) = self.applications.get(&attempt.application) else {
@@ -301,17 +326,22 @@ impl ResourceManager {
     /// A container of a former epoch was reported by its node: it runs.
     pub(crate) fn adopted(&mut self, id: ContainerId, effects: &mut Vec<Effect>) {
         self.no_longer_awaited(id);
-        if let Some(container) = self.containers.get(&id) {
-            let node = container.node;
-            if let Some(attempt) = self.current_attempt_mut(id.attempt) {
-                attempt.nodes.insert(node);
+        if let Some(heir) = self.heir(id) {
+            self.note_node(heir, id);
+            let grant = self.grant_of(id).filter(|_| heir != id.attempt);
+            if let Some(grant) = grant {
+                self.tell_master(heir, MasterMessage::Inherited(vec![grant]), effects);
             }
         }
-        let heir = self.heir(id).filter(|heir| *heir != id.attempt);
-        if let (Some(heir), Some(grant)) = (heir, self.grant_of(id)) {
-            self.tell_master(heir, MasterMessage::Inherited(vec![grant]), effects);
-        }
         self.pending.changed.insert(id.application());
+    }
+
+    /// The attempt has a container there: its tokens are revoked there in the end.
+    fn note_node(&mut self, attempt: AttemptId, id: ContainerId) {
+        let node = self.containers.get(&id).map(|container| container.node);
+        if let (Some(node), Some(attempt)) = (node, self.current_attempt_mut(attempt)) {
+            attempt.nodes.insert(node);
+        }
     }
 
     pub(crate) fn no_longer_awaited(&mut self, id: ContainerId) {
@@ -469,6 +499,20 @@ impl ResourceManager {
             .attempt(attempt)
             .and_then(|a| a.place.as_ref())
             .map(|(container, _)| *container);
+        let contract = self
+            .applications
+            .get(&attempt.application)
+            .map(|a| a.spec.submission.launch.contract);
+        let (status, reason) = match contract {
+            // As YARN's scheduler says it. Source: `SchedulerUtils.RELEASED_CONTAINER`.
+            Some(LaunchContract::Yarn) => {
+                (ExitStatus::ABORTED, "Container released by application")
+            }
+            Some(LaunchContract::Bobbin) | None => (
+                ExitStatus::KILLED_BY_APPMASTER,
+                "released by its application master",
+            ),
+        };
         // Beyond the limit the rest is simply not released: the master still holds it and says so.
         for id in containers.iter().take(CONTAINERS_PER_MESSAGE_MAX) {
             let known = self.containers.get(id).is_some_and(|c| {
@@ -478,8 +522,6 @@ impl ResourceManager {
                 )
             });
             if self.heir(*id) == Some(attempt) && Some(*id) != master && known {
-                let status = ExitStatus::KILLED_BY_APPMASTER;
-                let reason = "released by its application master";
                 self.stop_container(*id, ContainerInput::ReleaseAsked, status, reason, effects);
             }
         }

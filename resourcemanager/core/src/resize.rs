@@ -95,7 +95,10 @@ impl ResourceManager {
         container.version = container.version.saturating_add(1);
         let version = container.version;
         match update.kind {
-            UpdateKind::Increase => self.set_size(id, wants),
+            UpdateKind::Increase => {
+                container.shrinks_to = None;
+                self.set_size(id, wants);
+            }
             UpdateKind::Decrease => {
                 container.shrinks_to = Some(wants);
                 let command = NodeCommand::ResizeContainer {

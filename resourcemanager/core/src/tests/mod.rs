@@ -12,5 +12,6 @@ mod scripts_doors;
 mod scripts_grants;
 mod scripts_recovery;
 mod scripts_relaunch;
+mod scripts_yarn;
 mod states;
 mod world;

@@ -10,12 +10,12 @@ use bobbin_types::{
     WallMillis,
 };
 
-use crate::launch::LaunchContext;
+use crate::launch::{LaunchContext, LaunchContract};
 use crate::{
-    Ask, AskKey, Config, ContainerExit, Effect, Event, Finish, Groups, MasterMessage,
-    MasterRegistration, NodeCommand, NodeHeartbeat, NodeRegistration, Principal, Record, Reply,
-    ReportedContainer, ReportedStatus, RequestId, ResourceManager, SessionId, Submission,
-    Transition,
+    Ask, AskKey, Config, ContainerExit, ContainerSignal, ContainerUpdate, Effect, Event, Finish,
+    Groups, MasterMessage, MasterRegistration, NodeCommand, NodeHeartbeat, NodeRegistration,
+    Principal, Record, Reply, ReportedContainer, ReportedStatus, RequestId, ResourceManager,
+    SessionId, Submission, Transition, UpdateKind,
 };
 
 pub(super) const STAMP: u64 = 1000;
@@ -387,6 +387,16 @@ impl World {
                     reason,
                 });
             }
+            ["attach-yarn", id] => {
+                let registration = MasterRegistration {
+                    host: "m".to_owned(),
+                    rpc_port: 99,
+                    tracking_url: "http://m:4040".to_owned(),
+                    ..MasterRegistration::default()
+                };
+                self.attach(attempt_of(id), registration);
+            }
+            ["priority" | "move" | "ends-at" | "fail" | "signal", ..] => self.run_change(words),
             ["lease", sequence] => {
                 let application = application(sequence.parse().unwrap());
                 let (request, session) = (self.request(), self.session());
@@ -418,12 +428,57 @@ impl World {
                 let name = self.on_node(id);
                 self.exited(&name, id, status.parse().unwrap(), &diagnostics.join(" "));
             }
+            ["resized", id, memory] => {
+                let id = container(id);
+                let (name, resource) =
+                    (self.on_node(id), Resource::new(memory.parse().unwrap(), 1));
+                self.started_with(&name, id, resource);
+            }
             ["restart"] => self.restart(),
             ["live", ms] => self.live(ms.parse().unwrap()),
             ["pass", ms] => self.pass(ms.parse().unwrap()),
             [command, id, rest @ ..] => self.run_master(command, attempt_of(id), rest),
             [] | [_] => panic!("not a line: {words:?}"),
         }
+    }
+
+    /// What people change of a running application.
+    fn run_change(&mut self, words: &[&str]) {
+        let (request, principal) = (self.request(), user("ann"));
+        let application = |text: &str| application(text.parse().unwrap());
+        let event = match words {
+            ["priority", sequence, priority] => Event::SetPriority {
+                request,
+                principal,
+                application: application(sequence),
+                priority: priority.parse().unwrap(),
+            },
+            ["move", sequence, queue] => Event::MoveToQueue {
+                request,
+                principal,
+                application: application(sequence),
+                queue: (*queue).to_owned(),
+            },
+            ["ends-at", sequence, ms] => Event::SetTimeout {
+                request,
+                principal,
+                application: application(sequence),
+                expires: ms.parse().ok().map(WallMillis),
+            },
+            ["fail", id] => Event::FailAttempt {
+                request,
+                principal,
+                attempt: attempt_of(id),
+            },
+            ["signal", id] => Event::SignalContainer {
+                request,
+                principal,
+                container: container(id),
+                signal: ContainerSignal::Graceful,
+            },
+            _ => panic!("not a line: {words:?}"),
+        };
+        self.handle(event);
     }
 
     fn run_master(&mut self, command: &str, attempt: AttemptId, words: &[&str]) {
@@ -466,6 +521,37 @@ impl World {
                     asks: vec![wanted],
                 }
             }
+            ("acknowledge", ids) => Event::MasterAcknowledges {
+                attempt,
+                session,
+                containers: ids.iter().map(|id| container(id)).collect(),
+            },
+            ("blacklist", hosts) => {
+                let signed = |sign: char| -> Vec<String> {
+                    let some = hosts.iter().filter_map(|host| host.strip_prefix(sign));
+                    some.map(str::to_owned).collect()
+                };
+                Event::MasterBlacklist {
+                    attempt,
+                    session,
+                    additions: signed('+'),
+                    removals: signed('-'),
+                }
+            }
+            ("update", [kind, id, version, memory]) => Event::MasterUpdates {
+                attempt,
+                session,
+                updates: vec![ContainerUpdate {
+                    container: container(id),
+                    version: version.parse().unwrap(),
+                    kind: if *kind == "more" {
+                        UpdateKind::Increase
+                    } else {
+                        UpdateKind::Decrease
+                    },
+                    resource: Resource::new(memory.parse().unwrap(), 1),
+                }],
+            },
             ("release", ids) => {
                 let containers = ids.iter().map(|id| container(id)).collect();
                 Event::MasterReleases {
@@ -499,13 +585,17 @@ impl World {
     }
 
     pub(super) fn started(&mut self, name: &str, id: ContainerId) {
+        self.started_with(name, id, Resource::new(512, 1));
+    }
+
+    fn started_with(&mut self, name: &str, id: ContainerId, resource: Resource) {
         let session = self
             .node_sessions
             .get(name)
             .copied()
             .unwrap_or(SessionId(0));
         let node = node_id(name);
-        let resource = Some(Resource::new(512, 1));
+        let resource = Some(resource);
         self.handle(Event::ContainerStarted {
             node,
             session,
@@ -571,7 +661,12 @@ fn submission_of(fields: &[&str]) -> Submission {
                 submission.unmanaged = true;
                 submission.launch = LaunchContext::default();
             }
+            Some(("validity", value)) => {
+                submission.failures_validity_ms = Some(value.parse().unwrap());
+            }
             None if *field == "tied" => submission.tie_to_client = true,
+            None if *field == "keep" => submission.keep_containers = true,
+            None if *field == "yarn" => submission.launch.contract = LaunchContract::Yarn,
             _ => panic!("not a field: {field}"),
         }
     }
