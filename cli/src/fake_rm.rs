@@ -211,6 +211,18 @@ impl Client for FakeRm {
     ) -> Answer<v1::KillApplicationResponse> {
         unscripted()
     }
+    async fn move_application(
+        &self,
+        _: Request<v1::MoveApplicationRequest>,
+    ) -> Answer<v1::MoveApplicationResponse> {
+        unscripted()
+    }
+    async fn set_priority(
+        &self,
+        _: Request<v1::SetPriorityRequest>,
+    ) -> Answer<v1::SetPriorityResponse> {
+        unscripted()
+    }
     async fn hold_lease(
         &self,
         _: Request<tonic::Streaming<v1::HoldLeaseRequest>>,

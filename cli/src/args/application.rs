@@ -16,6 +16,8 @@ pub(crate) enum AppCommand {
     Kill(AppKillArgs),
     Logs(AppLogsArgs),
     Wait(AppWaitArgs),
+    Move(AppMoveArgs),
+    Priority(AppPriorityArgs),
 }
 
 /// Lists all known applications, newest first
@@ -166,6 +168,36 @@ pub(crate) struct AppWaitArgs {
     /// Give up after so long: 90s, 10m
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     pub(crate) timeout: Option<Duration>,
+}
+
+/// Moves an application to another queue
+#[derive(Debug, Args)]
+#[command(
+    about = "Moves an application to another queue",
+    after_help = "What it has it keeps.\n\nExample:\n  bobbin app move 0007 night"
+)]
+pub(crate) struct AppMoveArgs {
+    /// The application
+    #[arg(value_name = "ID", value_parser = parse::id)]
+    pub(crate) id: String,
+    /// The queue
+    #[arg(value_name = "QUEUE")]
+    pub(crate) queue: String,
+}
+
+/// Sets how urgent an application is
+#[derive(Debug, Args)]
+#[command(
+    about = "Sets how urgent an application is: a higher number is served first",
+    after_help = "Example:\n  bobbin app priority 0007 10"
+)]
+pub(crate) struct AppPriorityArgs {
+    /// The application
+    #[arg(value_name = "ID", value_parser = parse::id)]
+    pub(crate) id: String,
+    /// The priority; 0 unless it was submitted with another
+    #[arg(value_name = "N", allow_negative_numbers = true)]
+    pub(crate) priority: i32,
 }
 
 #[derive(Debug, Subcommand)]

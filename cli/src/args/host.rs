@@ -58,6 +58,7 @@ pub(crate) enum TokenCommand {
     about = "Makes a token: your own, a user's or a node's",
     after_help = "Examples:\n  \
         bobbin token create --valid 12h --out ~/.bobbin-token\n  \
+        bobbin token create --hadoop ~/.hadoop-token\n  \
         bobbin token create --node worker7 --out worker7.token"
 )]
 pub(crate) struct TokenCreateArgs {
@@ -73,6 +74,10 @@ pub(crate) struct TokenCreateArgs {
     /// Write it to this file, readable by you only, instead of standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+    /// Write it to this file as Hadoop's clients (spark-submit, yarn) read it: it proves its user
+    /// where HADOOP_TOKEN_FILE_LOCATION names it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["node", "out"])]
+    pub(crate) hadoop: Option<PathBuf>,
 }
 
 /// Writes the configuration of Hadoop's clients

@@ -5,8 +5,8 @@ mod host;
 mod submit;
 
 pub(crate) use application::{
-    AppCommand, AppContainersArgs, AppIdArgs, AppKillArgs, AppListArgs, AppLogsArgs, AppStatusArgs,
-    AppWaitArgs, NodeCommand, NodeListArgs, NodeStatusArgs,
+    AppCommand, AppContainersArgs, AppIdArgs, AppKillArgs, AppListArgs, AppLogsArgs, AppMoveArgs,
+    AppPriorityArgs, AppStatusArgs, AppWaitArgs, NodeCommand, NodeListArgs, NodeStatusArgs,
 };
 pub(crate) use host::{
     ClientConfigArgs, CompletionsArgs, DownArgs, TokenCommand, TokenCreateArgs, UpArgs,

@@ -1,6 +1,10 @@
-//! `bobbin app list|status|attempts|containers`.
+//! `bobbin app list|status|attempts|containers|move|priority`.
 
-use crate::args::{AppContainersArgs, AppIdArgs, AppListArgs, AppStatusArgs};
+use bobbin_proto::v1;
+
+use crate::args::{
+    AppContainersArgs, AppIdArgs, AppListArgs, AppMoveArgs, AppPriorityArgs, AppStatusArgs,
+};
 use crate::cluster::Cluster;
 use crate::exit_codes::DONE;
 use crate::failure::Outcome;
@@ -40,5 +44,41 @@ pub(crate) async fn containers(args: &AppContainersArgs, rm: Option<&str>) -> Ou
         .map(Container::from)
         .collect();
     output::containers(&list, args.format.output)?;
+    Ok(DONE)
+}
+
+pub(crate) async fn change_queue(args: &AppMoveArgs, rm: Option<&str>, quiet: bool) -> Outcome {
+    let cluster = Cluster::connect(rm).await?;
+    let request = v1::MoveApplicationRequest {
+        application_id: cluster.whole_id(&args.id).await?,
+        queue: args.queue.clone(),
+    };
+    let mut client = cluster.client();
+    let moved = cluster.answer(client.move_application(request)).await?;
+    if !quiet {
+        let v1::MoveApplicationResponse {
+            application_id,
+            queue,
+        } = moved;
+        output::note(&format!("{application_id} is in queue {queue}"));
+    }
+    Ok(DONE)
+}
+
+pub(crate) async fn priority(args: &AppPriorityArgs, rm: Option<&str>, quiet: bool) -> Outcome {
+    let cluster = Cluster::connect(rm).await?;
+    let request = v1::SetPriorityRequest {
+        application_id: cluster.whole_id(&args.id).await?,
+        priority: args.priority,
+    };
+    let mut client = cluster.client();
+    let set = cluster.answer(client.set_priority(request)).await?;
+    if !quiet {
+        let v1::SetPriorityResponse {
+            application_id,
+            priority,
+        } = set;
+        output::note(&format!("{application_id} has priority {priority}"));
+    }
     Ok(DONE)
 }

@@ -1,4 +1,4 @@
-//! `bobbin token create`.
+//! `bobbin token create`: for Bobbin itself, or as a file for Hadoop's clients.
 
 use std::path::Path;
 
@@ -25,7 +25,18 @@ pub(crate) async fn create(args: &TokenCreateArgs, rm: Option<&str>, quiet: bool
         Some(subject) => subject,
         None => Subject::User(own_name(&cluster).await?),
     };
-    let token = request(&cluster, subject, parse::millis(args.valid)).await?;
+    let valid_ms = parse::millis(args.valid);
+    if let Some(path) = &args.hadoop {
+        write_bytes(path, &hadoop(&cluster, subject, valid_ms).await?)?;
+        if !quiet {
+            let shown = path.display();
+            output::note(&format!(
+                "the token is in {shown}; use it with: export HADOOP_TOKEN_FILE_LOCATION={shown}"
+            ));
+        }
+        return Ok(DONE);
+    }
+    let token = request(&cluster, subject, valid_ms).await?;
     match &args.out {
         None => output::stdout(format!("{token}\n").as_bytes())?,
         Some(path) => {
@@ -60,6 +71,22 @@ pub(crate) async fn request(
     };
     let mut client = cluster.client();
     Ok(cluster.answer(client.create_token(request)).await?.token)
+}
+
+/// A user's tokens in the form of a file that Hadoop's clients read.
+async fn hadoop(cluster: &Cluster, subject: Subject, valid_ms: u64) -> Result<Vec<u8>, Failure> {
+    let request = v1::CreateTokenRequest {
+        subject: Some(subject),
+        valid_ms,
+        hadoop: true,
+    };
+    let mut client = cluster.client();
+    let answer = cluster.answer(client.create_token(request)).await?;
+    if answer.hadoop_credentials.is_empty() {
+        let words = "this resource manager makes no tokens for Hadoop's clients: it is older";
+        return Err(Failure::new(Kind::Failed, words));
+    }
+    Ok(answer.hadoop_credentials)
 }
 
 /// The caller's own tokens in a file's form that Hadoop's clients read; `None`: the resource manager
