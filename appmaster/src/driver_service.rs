@@ -54,6 +54,7 @@ impl Driver for DriverService {
             application_id: self.attempt.application.to_string(),
             attempt: self.attempt.attempt,
             executors_wanted: counts.executors_wanted,
+            executors_max: counts.executors_max,
             executors_up: counts.executors_up,
             slots: counts.slots,
         }))

@@ -26,6 +26,7 @@ pub mod map_client;
 mod master;
 mod nodes;
 mod processes;
+pub mod sdk;
 mod settings;
 mod shell;
 mod shipped_files;

@@ -162,7 +162,7 @@ async fn check_executors(client: &mut DriverClient<RpcChannel>) -> Result<(), Ma
         .await
         .map_err(refused)?
         .into_inner();
-    if info.executors_wanted == 0 && info.executors_up == 0 {
+    if info.executors_max == 0 && info.executors_up == 0 {
         return Err(MapError::NoExecutors);
     }
     Ok(())

@@ -54,6 +54,8 @@ pub struct ApplicationMaster {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub executors_wanted: u32,
+    /// What may come to be wanted; more than `executors_wanted` only with dynamic allocation.
+    pub executors_max: u32,
     pub executors_up: u32,
     pub slots: u32,
     pub tasks: u64,
@@ -109,13 +111,14 @@ impl ApplicationMaster {
         let slots: u64 = self.executors.values().map(slots).sum();
         // After a failure the number stays what was asked for: tasks are still taken, and their ends
         // say why there are no executors.
-        let executors_wanted = match self.config.allocation {
-            _ if self.shut_down => 0,
-            Allocation::Static { executors } => executors,
-            Allocation::Dynamic(_) => self.ramp.target,
+        let (executors_wanted, executors_max) = match self.config.allocation {
+            _ if self.shut_down => (0, 0),
+            Allocation::Static { executors } => (executors, executors),
+            Allocation::Dynamic(dynamic) => (self.ramp.target, dynamic.max),
         };
         Counts {
             executors_wanted,
+            executors_max,
             executors_up: self.up_executors(),
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
             tasks: u64::try_from(self.tasks.len()).unwrap_or(u64::MAX),
