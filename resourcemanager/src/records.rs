@@ -142,6 +142,7 @@ fn to_wire(record: &Record) -> Kind {
         }
         Record::AttemptStarted { .. }
         | Record::AttemptRegistered { .. }
+        | Record::AttemptFailing { .. }
         | Record::AttemptFinishing { .. }
         | Record::AttemptFinished { .. } => attempt_to_wire(record),
     }
@@ -179,6 +180,10 @@ fn attempt_to_wire(record: &Record) -> Kind {
             tracking_url: tracking_url.clone(),
             rpc_port: Some(*rpc_port),
             wall_ms: wall.0,
+        }),
+        Record::AttemptFailing { attempt, reason } => Kind::AttemptFailing(wire::AttemptFailing {
+            attempt: attempt.to_string(),
+            reason: reason.to_string(),
         }),
         Record::AttemptFinishing {
             attempt,
@@ -261,6 +266,10 @@ fn from_wire(kind: Kind) -> Result<Record, RecordError> {
             rpc_port: r.rpc_port.unwrap_or(-1),
             tracking_url: r.tracking_url,
             wall: WallMillis(r.wall_ms),
+        },
+        Kind::AttemptFailing(r) => Record::AttemptFailing {
+            attempt: field("attempt", &r.attempt)?,
+            reason: r.reason.into(),
         },
         Kind::AttemptFinishing(r) => Record::AttemptFinishing {
             attempt: field("attempt", &r.attempt)?,
@@ -625,6 +634,10 @@ mod tests {
                 tracking_url: String::new(),
                 wall,
             },
+            Record::AttemptFailing {
+                attempt,
+                reason: Arc::clone(&diagnostics),
+            },
             Record::AttemptFinishing {
                 attempt,
                 final_status: FinalStatus::Succeeded,
@@ -695,7 +708,7 @@ mod tests {
         }
 
         #[test]
-        fn damage_never_panics(which in 0..15_usize, at: prop::sample::Index, bit in 0..8_u8) {
+        fn damage_never_panics(which in 0..16_usize, at: prop::sample::Index, bit in 0..8_u8) {
             let mut bytes = encode(&one_of_each()[which]);
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,6 +18,7 @@ use bobbin_service::{
     own_uid, raise_file_limit, wall_now,
 };
 use bobbin_types::MESSAGE_BYTES_MAX;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -31,9 +33,10 @@ use crate::grpc::node::NodeService;
 use crate::grpc::staging::StagingService;
 use crate::minter::Minter;
 use crate::records;
+use crate::revoked::Revoked;
 use crate::store::{Store, is_new};
 use crate::web::{self, Web};
-use crate::yarn::{Addresses, Listeners};
+use crate::yarn::{self, Addresses, Listeners, YarnDoors};
 
 /// The socket is everybody's: who connects is proven by the kernel.
 const SOCKET_MODE: u32 = 0o666;
@@ -67,7 +70,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let clock = MonotonicClock::start();
     let recovered = recover(&config, clock)?;
     let minter = Minter::new(secret.clone(), config.tokens.clone());
-    let doorkeeper = Doorkeeper::new(secret, config.root_runs_as.clone());
+    let revoked = Revoked::open(&lib.join("revoked_tokens"))?;
+    let doorkeeper = Doorkeeper::new(secret, config.root_runs_as.clone()).with_revoked(revoked);
     let Recovered {
         core,
         effects,
@@ -79,9 +83,16 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     driver.settle().await?;
     let stop = CancellationToken::new();
     let (http, address) = web::bind(&config.http_listen).await?;
-    let web = web_door(&config, (&doorkeeper, &handle), &minter, address)?;
-    let yarn = Listeners::bind(&config.yarn).await?;
-    let addresses = yarn.addresses(address);
+    let mut web = web_door(&config, (&doorkeeper, &handle), &minter, address)?;
+    let listeners = Listeners::bind(&config.yarn).await?;
+    let addresses = listeners.addresses(address);
+    let hadoop = YarnDoors {
+        doorkeeper: doorkeeper.clone(),
+        driver: handle.clone(),
+        minter: minter.clone(),
+        addresses,
+        started_ms: web.started_ms,
+    };
     let doors = Doors {
         doorkeeper: doorkeeper.clone(),
         driver: handle,
@@ -94,6 +105,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let tcp = Listener::tcp(&config.listen).await?;
     let unix = Listener::unix(&config.socket, SOCKET_MODE)?;
     let info = daemon_info(&tcp, &addresses, &config.socket);
+    web.doors = info.yarn.values().cloned().collect();
+    web.doors.extend([info.grpc.clone(), info.http.clone()]);
     let stop_driver = CancellationToken::new();
     let mut driving = tokio::spawn(driver.run(stop_driver.clone()));
     let mut serving = tokio::spawn(bobbin_service::serve(
@@ -102,6 +115,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         ServeLimits::default(),
         stop.clone(),
     ));
+    let yarn_serving = yarn::serve(listeners, &hadoop, config.protection, &stop);
     let web_serving = tokio::spawn(web::serve(http, web, stop.clone()));
     let run_files = RunFiles::write(&config.folders.run, "resourcemanager", &info)?;
     tracing::info!(grpc = info.grpc, http = info.http, socket = %info.socket.display(), "serving");
@@ -119,6 +133,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             serving.await.context("the servers were cut off")??;
         }
         web_serving.await.context("the web door was cut off")?;
+        yarn_serving.join_all().await;
         stop_driver.cancel();
         driving.await.context("the driver was cut off")??;
     }
@@ -136,7 +151,7 @@ fn folders(config: &Config) -> anyhow::Result<FolderLock> {
     Ok(lock_folder(&config.folders.lib)?)
 }
 
-/// WebHDFS; what is nobody's in its tree belongs to the account of this process.
+/// The HTTP door; what is nobody's in its file tree belongs to the account of this process.
 fn web_door(
     config: &Config,
     (doorkeeper, driver): (&Doorkeeper, &DriverHandle),
@@ -151,6 +166,9 @@ fn web_door(
         minter: minter.clone(),
         files: Files::open(&root, superuser, config.upload_bytes_max)?,
         address,
+        started_ms: wall_now().0,
+        doors: Vec::new(),
+        forwarded: Arc::new(Semaphore::new(web::FORWARDED_MAX)),
     })
 }
 
@@ -255,6 +273,7 @@ fn last_epoch(records: &[(u64, Record)]) -> (u32, u64) {
         | Record::KillRequested { .. }
         | Record::AttemptStarted { .. }
         | Record::AttemptRegistered { .. }
+        | Record::AttemptFailing { .. }
         | Record::AttemptFinishing { .. }
         | Record::AttemptFinished { .. }
         | Record::ApplicationFinished { .. }

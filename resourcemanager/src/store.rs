@@ -160,6 +160,7 @@ fn change_of(record: &Record) -> Option<IndexChange> {
         | Record::KillRequested { .. }
         | Record::AttemptStarted { .. }
         | Record::AttemptRegistered { .. }
+        | Record::AttemptFailing { .. }
         | Record::AttemptFinishing { .. }
         | Record::AttemptFinished { .. }
         | Record::ApplicationFinished { .. }

@@ -15,7 +15,7 @@ use crate::container::ContainerInput;
 use crate::event::{ContainerSignal, Event};
 use crate::manager::ResourceManager;
 use crate::queue::WaitingDemand;
-use crate::record::Lifetime;
+use crate::record::{Lifetime, Record};
 use crate::scheduler::DemandKey;
 use crate::{Effect, NodeCommand, Refusal, Reply};
 
@@ -224,14 +224,16 @@ impl ResourceManager {
             AttemptState::Launched | AttemptState::Running => {}
         }
         let reason = format!("failed by {principal}");
-        let place = attempt.place.clone();
-        if let Some((container, _)) = place {
-            if let Some(attempt) = self.current_attempt_mut(id) {
-                attempt.verdict = Some(crate::text::clip(&reason));
+        let is_new = attempt.verdict.is_none();
+        if attempt.place.is_some() {
+            let reason = crate::text::clip(&reason);
+            if is_new {
+                effects.push(Effect::Persist(Record::AttemptFailing {
+                    attempt: id,
+                    reason: Arc::clone(&reason),
+                }));
             }
-            let status = ExitStatus::KILLED_BY_RESOURCEMANAGER;
-            let input = ContainerInput::KillOrdered;
-            self.stop_container(container, input, status, &reason, effects);
+            self.condemn(id, reason, effects);
         } else {
             let end = AttemptEnd {
                 input: AttemptInput::MasterEnded,
@@ -242,6 +244,20 @@ impl ResourceManager {
             self.attempt_failed(now, id, end, effects);
         }
         Ok(Reply::AttemptFailing { attempt: id })
+    }
+
+    /// Ends an attempt's master for a reason that makes the attempt a failed one.
+    pub(crate) fn condemn(&mut self, id: AttemptId, reason: Arc<str>, effects: &mut Vec<Effect>) {
+        let Some(attempt) = self.current_attempt_mut(id) else {
+            return;
+        };
+        let Some((container, _)) = attempt.place.clone() else {
+            return;
+        };
+        attempt.verdict = Some(Arc::clone(&reason));
+        let status = ExitStatus::KILLED_BY_RESOURCEMANAGER;
+        let input = ContainerInput::KillOrdered;
+        self.stop_container(container, input, status, &reason, effects);
     }
 
     fn signal_container(

@@ -197,14 +197,7 @@ impl ResourceManager {
             return;
         }
         let reason = format!("its master said nothing for {patience_ms} ms");
-        if let Some(attempt) = self.current_attempt_mut(id) {
-            attempt.verdict = Some(Arc::from(reason.as_str()));
-        }
-        let (input, status) = (
-            ContainerInput::KillOrdered,
-            ExitStatus::KILLED_BY_RESOURCEMANAGER,
-        );
-        self.stop_container(container, input, status, &reason, effects);
+        self.condemn(id, Arc::from(reason), effects);
     }
 
     fn client_gone(

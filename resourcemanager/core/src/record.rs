@@ -52,6 +52,11 @@ pub enum Record {
         diagnostics: Arc<str>,
         tracking_url: String,
     },
+    /// Its owner wants it to have failed: its master is ended, and it counts.
+    AttemptFailing {
+        attempt: AttemptId,
+        reason: Arc<str>,
+    },
     AttemptFinished {
         attempt: AttemptId,
         /// Finished, Failed or Killed.

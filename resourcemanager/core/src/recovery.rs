@@ -59,6 +59,7 @@ impl ResourceManager {
             }
             Record::AttemptStarted { .. }
             | Record::AttemptRegistered { .. }
+            | Record::AttemptFailing { .. }
             | Record::AttemptFinishing { .. } => self.recover_attempt(record),
             Record::AttemptFinished { .. } => self.recover_attempt_end(record),
             Record::ApplicationFinished {
@@ -150,6 +151,14 @@ impl ResourceManager {
                 attempt.rpc_port = rpc_port;
                 attempt.tracking_url = tracking_url;
                 self.recover_state(id.application, ApplicationInput::MasterRegistered);
+            }
+            Record::AttemptFailing {
+                attempt: id,
+                reason,
+            } => {
+                if let Some(attempt) = self.recovered_attempt(id) {
+                    attempt.verdict = Some(reason);
+                }
             }
             Record::AttemptFinishing {
                 attempt: id,
@@ -343,6 +352,7 @@ impl ResourceManager {
         let (state, place) = (attempt.state, attempt.place.clone());
         let began = attempt.started.unwrap_or_default();
         let has_finished = attempt.finish.is_some();
+        let verdict = attempt.verdict.clone();
         if let Some((container, node)) = place {
             let node = self.node_key(&node);
             // Whether it runs its node says. A registered master did.
@@ -389,6 +399,9 @@ impl ResourceManager {
         }
         if unmanaged || state != AttemptState::Launched {
             self.watch_master(now, id);
+        }
+        if let Some(reason) = verdict {
+            self.condemn(id, reason, effects);
         }
     }
 
@@ -531,6 +544,13 @@ fn snapshot_attempt(attempt: &Attempt, used: ResourceSeconds, records: &mut Vec<
             exit_status: finish.exit_status,
             diagnostics: crate::text::clip(&finish.diagnostics),
             tracking_url: finish.tracking_url.clone(),
+        });
+    }
+    if let (Some(reason), false) = (&attempt.verdict, attempt.state.is_ended()) {
+        let reason = Arc::clone(reason);
+        records.push(Record::AttemptFailing {
+            attempt: id,
+            reason,
         });
     }
     if attempt.state.is_ended() {

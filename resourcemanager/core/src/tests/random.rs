@@ -45,6 +45,10 @@ enum Step {
     Release(u32, u32, usize),
     Finish(u32, u32),
     Beat(u32, u32),
+    Blacklist(u32, u32, usize, bool),
+    Acknowledge(u32, u32),
+    Update(u32, u32, usize, u64),
+    Change(u8, u32, u32),
     Stale(usize),
     Pass(u64),
     Restart(usize),
@@ -69,7 +73,13 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(a, n, c, m)| Step::Asks(a, n, c, m)),
         2 => (app.clone(), att.clone(), any::<usize>()).prop_map(|(a, n, c)| Step::Release(a, n, c)),
         2 => (app.clone(), att.clone()).prop_map(|(a, n)| Step::Finish(a, n)),
-        2 => (app, att).prop_map(|(a, n)| Step::Beat(a, n)),
+        2 => (app.clone(), att.clone()).prop_map(|(a, n)| Step::Beat(a, n)),
+        3 => (app.clone(), att.clone(), 0..3_usize, any::<bool>())
+            .prop_map(|(a, n, h, add)| Step::Blacklist(a, n, h, add)),
+        3 => (app.clone(), att.clone()).prop_map(|(a, n)| Step::Acknowledge(a, n)),
+        3 => (app.clone(), att.clone(), any::<usize>(), 1..1500_u64)
+            .prop_map(|(a, n, c, m)| Step::Update(a, n, c, m)),
+        4 => (0..5_u8, app, att).prop_map(|(k, a, n)| Step::Change(k, a, n)),
         1 => any::<usize>().prop_map(Step::Stale),
         3 => (0..40_000_u64).prop_map(Step::Pass),
         1 => (0..6_usize).prop_map(Step::Restart),
@@ -131,6 +141,15 @@ impl Life {
                         let held = (name, Resource::new(1, 1), true);
                         self.truth.containers.entry(*container).or_insert(held).2 = true;
                     }
+                    NodeCommand::ResizeContainer {
+                        container,
+                        resource,
+                        ..
+                    } => {
+                        if let Some(held) = self.truth.containers.get_mut(container) {
+                            held.1 = *resource;
+                        }
+                    }
                     NodeCommand::AcknowledgeExit { container } => {
                         self.truth.ended.remove(container);
                         self.truth.containers.remove(container);
@@ -139,8 +158,7 @@ impl Life {
                     | NodeCommand::Refused { .. }
                     | NodeCommand::ApplicationEnded { .. }
                     | NodeCommand::RevokeAttempt { .. }
-                    | NodeCommand::SignalContainer { .. }
-                    | NodeCommand::ResizeContainer { .. } => {}
+                    | NodeCommand::SignalContainer { .. } => {}
                 },
                 _ => {}
             }
@@ -229,7 +247,7 @@ impl Life {
         let registration = MasterRegistration {
             host: "m".to_owned(),
             asks: vec![ask(1, 300, 1, 1)],
-            containers: Some(held.copied().collect()),
+            containers: (id.application.sequence % 2 == 0).then(|| held.copied().collect()),
             ..MasterRegistration::default()
         };
         let session = self.world.session();
@@ -256,6 +274,11 @@ impl Life {
                 if unmanaged {
                     wanted.unmanaged = true;
                     wanted.launch = crate::LaunchContext::default();
+                }
+                wanted.keep_containers = memory.is_multiple_of(3);
+                wanted.failures_validity_ms = memory.is_multiple_of(7).then_some(20_000);
+                if memory.is_multiple_of(2) {
+                    wanted.launch.contract = crate::LaunchContract::Yarn;
                 }
                 let (request, principal) = (self.world.request(), user("ann"));
                 let submission = Box::new(wanted);
@@ -297,7 +320,8 @@ impl Life {
                     return;
                 };
                 let (node, session) = (super::world::node_id(&name), self.session_of(&name));
-                let resource = Some(Resource::new(200, 1));
+                let held = self.truth.containers.get(&container);
+                let resource = held.map(|(_, resource, _)| *resource);
                 self.event(Event::ContainerStarted {
                     node,
                     session,
@@ -319,7 +343,11 @@ impl Life {
             | Step::Asks(..)
             | Step::Release(..)
             | Step::Finish(..)
+            | Step::Blacklist(..)
+            | Step::Acknowledge(..)
+            | Step::Update(..)
             | Step::Beat(..) => self.take_master(step),
+            Step::Change(kind, a, n) => self.change(kind, a, n),
         }
     }
 
@@ -372,6 +400,54 @@ impl Life {
                     finish,
                 }
             }
+            Step::Blacklist(a, n, host, add) => {
+                let attempt = attempt(a, n);
+                let hosts = vec![NODES[host].to_owned()];
+                let (additions, removals) = if add {
+                    (hosts, Vec::new())
+                } else {
+                    (Vec::new(), hosts)
+                };
+                Event::MasterBlacklist {
+                    attempt,
+                    session: self.master(attempt),
+                    additions,
+                    removals,
+                }
+            }
+            Step::Acknowledge(a, n) => {
+                let attempt = attempt(a, n);
+                let ended = self.truth.ended.keys().copied();
+                Event::MasterAcknowledges {
+                    attempt,
+                    session: self.master(attempt),
+                    containers: ended.collect(),
+                }
+            }
+            Step::Update(a, n, index, memory) => {
+                let attempt = attempt(a, n);
+                let Some((container, _)) = self.pick(index) else {
+                    return;
+                };
+                let report = self.world.rm.container(container);
+                let has = report
+                    .as_ref()
+                    .map_or(0, |report| report.resource.memory_mib);
+                Event::MasterUpdates {
+                    attempt,
+                    session: self.master(attempt),
+                    updates: vec![crate::ContainerUpdate {
+                        container,
+                        version: report.map_or(0, |report| report.version),
+                        kind: if memory > has {
+                            crate::UpdateKind::Increase
+                        } else {
+                            crate::UpdateKind::Decrease
+                        },
+                        resource: Resource::new(memory, 1),
+                    }],
+                }
+            }
             Step::Beat(a, n) => {
                 let attempt = attempt(a, n);
                 let session = self.master(attempt);
@@ -385,6 +461,42 @@ impl Life {
             _ => return,
         };
         self.event(event);
+    }
+
+    fn change(&mut self, kind: u8, sequence: u32, number: u32) {
+        let (request, principal) = (self.world.request(), user("ann"));
+        let application = application(sequence);
+        self.event(match kind {
+            0 => Event::SetPriority {
+                request,
+                principal,
+                application,
+                priority: i32::try_from(number).unwrap(),
+            },
+            1 => Event::MoveToQueue {
+                request,
+                principal,
+                application,
+                queue: "default".to_owned(),
+            },
+            2 => Event::SetTimeout {
+                request,
+                principal,
+                application,
+                expires: Some(WallMillis(self.world.now.0 + u64::from(number) * 20_000)),
+            },
+            3 => Event::SetTimeout {
+                request,
+                principal,
+                application,
+                expires: None,
+            },
+            _ => Event::FailAttempt {
+                request,
+                principal,
+                attempt: attempt(sequence, number),
+            },
+        });
     }
 
     fn beat_node(&mut self, name: &str, problems: Vec<String>) {
@@ -525,6 +637,8 @@ impl Life {
         let nodes = self.world.rm.nodes();
         assert!(nodes.iter().all(|node| node.used.is_zero()), "{nodes:?}");
         assert_eq!(self.world.rm.queue.am_used, Resource::default());
+        let (held, ended) = (&self.truth.containers, &self.truth.ended);
+        assert!(held.is_empty() && ended.is_empty(), "{held:?} {ended:?}");
     }
 }
 

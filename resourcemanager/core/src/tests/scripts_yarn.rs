@@ -367,10 +367,13 @@ fn an_attempt_is_failed_by_its_owner() {
          started 1.1#1
          attach 1.1
          fail 1.1
+         fail 1.1
+         restart
+         node a 4096 4 1.1#1
          exited 1.1#1 -106
          fail 1.1
          fail 1.2
-         exited 1.2#1 -106
+         exited e2.1.2#1 -106
          fail 1.3
          submit memory=4096
          submit memory=4096
@@ -400,27 +403,35 @@ fn an_attempt_is_failed_by_its_owner() {
                 1: ACCEPTED -> RUNNING
                 1.1 <- registered
             fail 1.1
+                persist failing 1.1
                 a <- stop 1.1#1 -106 'failed by user ann'
                 reply failing 1.1
+            fail 1.1
+                reply failing 1.1
+            restart
+                persist epoch 2
+            node a 4096 4 1.1#1
+                a: NEW -> RUNNING
+                a <- registered
+                a <- stop 1.1#1 -106 'failed by user ann'
             exited 1.1#1 -106
                 1.1: RUNNING -> FAILED
                 persist attempt 1.1 FAILED -106 counted
-                1.1 <- shutdown 'failed by user ann'
-                close
                 a <- revoke 1.1
                 1: RUNNING -> ACCEPTED
                 1.2: NEW -> SCHEDULED
                 a <- acknowledge 1.1#1
                 1.2: SCHEDULED -> ALLOCATED
                 persist started 1.2
-                a <- start 1.2#1
+                a <- start e2.1.2#1
                 1.2: ALLOCATED -> LAUNCHED
             fail 1.1
                 refused: appattempt_1000_0001_000001 is over: it has ended
             fail 1.2
-                a <- stop 1.2#1 -106 'failed by user ann'
+                persist failing 1.2
+                a <- stop e2.1.2#1 -106 'failed by user ann'
                 reply failing 1.2
-            exited 1.2#1 -106
+            exited e2.1.2#1 -106
                 1.2: LAUNCHED -> FAILED
                 persist attempt 1.2 FAILED -106 counted
                 a <- revoke 1.2
@@ -428,7 +439,7 @@ fn an_attempt_is_failed_by_its_owner() {
                 persist application 1 FAILED FAILED -106 'attempt 2 failed (2 of 2): failed by user ann'
                 a <- ended 1
                 delete staging 1
-                a <- acknowledge 1.2#1
+                a <- acknowledge e2.1.2#1
             fail 1.3
                 refused: application_1000_0001 has ended
             submit memory=4096
@@ -439,7 +450,7 @@ fn an_attempt_is_failed_by_its_owner() {
                 reply submitted 2
                 2.1: SCHEDULED -> ALLOCATED
                 persist started 2.1
-                a <- start 2.1#1
+                a <- start e2.2.1#1
                 2.1: ALLOCATED -> LAUNCHED
             submit memory=4096
                 persist submitted 3

@@ -756,6 +756,7 @@ fn show_record(record: &Record) -> String {
         Record::AttemptRegistered { attempt, .. } => {
             format!("registered {}", short_attempt(*attempt))
         }
+        Record::AttemptFailing { attempt, .. } => format!("failing {}", short_attempt(*attempt)),
         Record::AttemptFinishing { attempt, .. } => {
             format!("finishing {}", short_attempt(*attempt))
         }
