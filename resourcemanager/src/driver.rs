@@ -59,6 +59,8 @@ pub(crate) enum Failure {
     NotDurable(String),
     #[error("the resource manager is stopping")]
     Stopping,
+    #[error("the resource manager answered with something else; see its log")]
+    Unexpected,
 }
 
 /// The driver cannot go on.

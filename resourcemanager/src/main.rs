@@ -13,6 +13,8 @@ mod grpc;
 mod minter;
 mod outbox;
 mod records;
+mod requests;
+mod revoked;
 mod start;
 mod store;
 mod watchers;

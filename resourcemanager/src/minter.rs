@@ -1,7 +1,8 @@
 //! Tokens the resource manager makes. Each says what it is for and when it ends.
 
+use bobbin_hadoop::tokens::MasterKeys;
 use bobbin_rm_core::Grant;
-use bobbin_service::{Claims, SecretKey, TokenError, TokenKind, wall_now};
+use bobbin_service::{Claims, SecretKey, TokenError, TokenKind, hadoop_keys, wall_now};
 use bobbin_types::{ApplicationId, AttemptId, ContainerId, NodeId, Resource, UserName, WallMillis};
 
 use crate::config::Tokens;
@@ -19,6 +20,26 @@ pub(crate) struct Minter {
 impl Minter {
     pub(crate) fn new(secret: SecretKey, tokens: Tokens) -> Minter {
         Minter { secret, tokens }
+    }
+
+    /// What signs the resource manager's own tokens in Hadoop's form: AMRM and delegation tokens.
+    pub(crate) fn hadoop_keys(&self) -> MasterKeys {
+        hadoop_keys(&self.secret, wall_now())
+    }
+
+    /// A secret of its own for `what`, which is no node's id: it has a blank.
+    pub(crate) fn key_of(&self, what: &str) -> Vec<u8> {
+        self.secret.for_node(what).as_bytes().to_vec()
+    }
+
+    /// What every key and signature here is made from.
+    pub(crate) fn secret(&self) -> &SecretKey {
+        &self.secret
+    }
+
+    /// How long a container's token can be used after the grant, milliseconds.
+    pub(crate) fn container_valid_ms(&self) -> u64 {
+        self.tokens.container_valid_ms
     }
 
     pub(crate) fn node_key(&self, node: &NodeId) -> Vec<u8> {

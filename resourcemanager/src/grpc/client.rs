@@ -5,7 +5,7 @@ use bobbin_proto::v1::client_server::Client;
 use bobbin_proto::v1::create_token_request::Subject;
 use bobbin_proto::{FieldError, field};
 use bobbin_rm_core::view::{ApplicationFilter, ApplicationReport};
-use bobbin_rm_core::{Event, Object, Operation, Principal, Reply, RequestId};
+use bobbin_rm_core::{Event, Object, Operation, Principal, RequestId};
 use bobbin_types::{ApplicationId, UserName};
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
@@ -22,7 +22,9 @@ use super::translate::{
 };
 use crate::driver::DriverHandle;
 use crate::file_tree::staging_source;
+use crate::requests::NewApplication;
 use crate::store::{Query, Resolved, Store};
+use crate::yarn::client::tokens::credentials;
 
 /// Answers under way to one slow watcher.
 const ANSWERS_AHEAD: usize = 4;
@@ -106,14 +108,6 @@ impl ClientService {
             }
         }
     }
-
-    async fn request(&self, event: impl FnOnce(RequestId) -> Event) -> Result<Reply, Status> {
-        self.doors
-            .driver
-            .request(event)
-            .await
-            .map_err(|e| failed(&e))
-    }
 }
 
 pub(super) async fn report(
@@ -125,12 +119,6 @@ pub(super) async fn report(
         .await
         .map_err(|e| failed(&e))?
         .ok_or_else(|| Status::not_found(format!("{id} has ended and was forgotten")))
-}
-
-/// The driver answered with another kind of reply: its bug, not the caller's.
-fn unexpected(reply: &Reply) -> Status {
-    tracing::error!(?reply, "unexpected reply");
-    Status::internal("the resource manager answered with something else")
 }
 
 /// Tells the core that the caller of a waiting request has gone, however its future ends.
@@ -183,17 +171,12 @@ impl Client for ClientService {
     ) -> Result<Response<v1::NewApplicationResponse>, Status> {
         let principal = self.doors.doorkeeper.principal(&request)?;
         authorize(&principal, Operation::NewApplication, &Object::Cluster)?;
-        let reply = self
-            .request(|request| Event::NewApplication { request, principal })
-            .await?;
-        let Reply::NewApplication {
+        let new = self.doors.driver.new_application(&principal).await;
+        let NewApplication {
             application,
             largest_container,
             user,
-        } = reply
-        else {
-            return Err(unexpected(&reply));
-        };
+        } = new.map_err(|e| failed(&e))?;
         Ok(Response::new(v1::NewApplicationResponse {
             application_id: application.to_string(),
             largest_container: Some(largest_container.into()),
@@ -208,21 +191,9 @@ impl Client for ClientService {
         let principal = self.doors.doorkeeper.principal(&request)?;
         authorize(&principal, Operation::SubmitApplication, &Object::Cluster)?;
         let user = self.submitter(&principal)?;
-        let submission = Box::new(submission_from_wire(request.into_inner()).map_err(malformed)?);
-        let reply = self
-            .request(|request| Event::Submit {
-                request,
-                principal,
-                submission,
-            })
-            .await?;
-        let Reply::Submitted {
-            application,
-            attempt,
-        } = reply
-        else {
-            return Err(unexpected(&reply));
-        };
+        let submission = submission_from_wire(request.into_inner()).map_err(malformed)?;
+        let submitted = self.doors.driver.submit(&principal, submission).await;
+        let (application, attempt) = submitted.map_err(|e| failed(&e))?;
         Ok(Response::new(v1::SubmitApplicationResponse {
             application_id: application.to_string(),
             attempt_id: attempt.map(|a| a.to_string()).unwrap_or_default(),
@@ -329,28 +300,49 @@ impl Client for ClientService {
         if wait {
             guard.driver = Some(driver.clone());
         }
-        let reply = driver
-            .request_numbered(number, |request| Event::Kill {
-                request,
-                principal,
-                application,
-                wait,
-                reason,
-            })
+        let killed = driver
+            .kill(number, &principal, application, wait, reason)
             .await;
         guard.driver = None;
-        let reply = reply.map_err(|e| failed(&e))?;
-        let Reply::Killed {
-            application,
-            already_ended,
-        } = reply
-        else {
-            return Err(unexpected(&reply));
-        };
+        let already_ended = killed.map_err(|e| failed(&e))?;
         let application_id = application.to_string();
         Ok(Response::new(v1::KillApplicationResponse {
             application_id,
             already_ended,
+        }))
+    }
+
+    async fn move_application(
+        &self,
+        request: Request<v1::MoveApplicationRequest>,
+    ) -> Result<Response<v1::MoveApplicationResponse>, Status> {
+        let text = request.get_ref().application_id.clone();
+        let (principal, application, _) = self
+            .application(&request, &text, Operation::MoveApplication)
+            .await?;
+        let queue = request.into_inner().queue;
+        let driver = &self.doors.driver;
+        let moved = driver.move_to_queue(&principal, application, queue).await;
+        Ok(Response::new(v1::MoveApplicationResponse {
+            application_id: application.to_string(),
+            queue: moved.map_err(|e| failed(&e))?,
+        }))
+    }
+
+    async fn set_priority(
+        &self,
+        request: Request<v1::SetPriorityRequest>,
+    ) -> Result<Response<v1::SetPriorityResponse>, Status> {
+        let text = request.get_ref().application_id.clone();
+        let (principal, application, _) = self
+            .application(&request, &text, Operation::SetPriority)
+            .await?;
+        let wanted = request.into_inner().priority;
+        let driver = &self.doors.driver;
+        let set = driver.set_priority(&principal, application, wanted).await;
+        Ok(Response::new(v1::SetPriorityResponse {
+            application_id: application.to_string(),
+            priority: set.map_err(|e| failed(&e))?,
         }))
     }
 
@@ -470,31 +462,48 @@ impl Client for ClientService {
     ) -> Result<Response<v1::CreateTokenResponse>, Status> {
         let principal = self.doors.doorkeeper.principal(&request)?;
         let v1::CreateTokenRequest {
-            subject, valid_ms, ..
+            subject,
+            valid_ms,
+            hadoop,
         } = request.into_inner();
         let minter = &self.doors.minter;
-        let (token, expires) = match subject {
+        let user = match subject {
+            Some(Subject::Node(_)) if hadoop => {
+                return Err(Status::invalid_argument(
+                    "a Hadoop token file is a user's: leave 'node' or 'hadoop' out",
+                ));
+            }
             Some(Subject::Node(host)) => {
                 authorize(&principal, Operation::CreateNodeToken, &Object::Host(&host))?;
                 check_host(&host)?;
-                minter.node(&host, valid_ms)
+                let (token, expires) = minter.node(&host, valid_ms);
+                return Ok(Response::new(v1::CreateTokenResponse {
+                    token,
+                    expires_ms: expires.0,
+                    hadoop_credentials: Vec::new(),
+                }));
             }
             Some(Subject::User(name)) if !name.is_empty() => {
                 let named: UserName = field("user", &name).map_err(malformed)?;
-                let user = self.doors.doorkeeper.submitter_called(named);
-                authorize(&principal, Operation::CreateUserToken, &Object::User(&user))?;
-                minter.user(&user, valid_ms)
+                self.doors.doorkeeper.submitter_called(named)
             }
-            Some(Subject::User(_)) | None => {
-                let user = self.submitter(&principal)?;
-                authorize(&principal, Operation::CreateUserToken, &Object::User(&user))?;
-                minter.user(&user, valid_ms)
-            }
+            Some(Subject::User(_)) | None => self.submitter(&principal)?,
+        };
+        authorize(&principal, Operation::CreateUserToken, &Object::User(&user))?;
+        let (token, expires) = minter.user(&user, valid_ms);
+        let hadoop_credentials = if hadoop {
+            // Who asked for another's token stays known.
+            let asked = self.submitter(&principal)?;
+            let real_user = if asked == user { "" } else { asked.as_str() };
+            let of = (token.as_str(), expires);
+            credentials(minter, &self.doors.addresses, &user, real_user, of).to_vec()
+        } else {
+            Vec::new()
         };
         Ok(Response::new(v1::CreateTokenResponse {
             token,
             expires_ms: expires.0,
-            hadoop_credentials: Vec::new(),
+            hadoop_credentials,
         }))
     }
 }
@@ -530,25 +539,14 @@ impl ClientService {
                 }
                 Err(e) => break Err(malformed(e)),
             };
-            let principal = principal.clone();
-            let event = |request| Event::LeaseHeld {
-                request,
-                principal,
-                application,
-                session,
-            };
-            match driver.request(event).await {
-                Ok(Reply::LeaseHeld { lease_ms }) => {
+            match driver.hold_lease(principal, application, session).await {
+                Ok(lease_ms) => {
                     held = Some(application);
-                    if answers
-                        .send(Ok(v1::HoldLeaseResponse { lease_ms }))
-                        .await
-                        .is_err()
-                    {
+                    let answer = v1::HoldLeaseResponse { lease_ms };
+                    if answers.send(Ok(answer)).await.is_err() {
                         break Ok(());
                     }
                 }
-                Ok(other) => break Err(unexpected(&other)),
                 Err(e) => break Err(failed(&e)),
             }
         };

@@ -25,6 +25,7 @@ pub(crate) fn failed(failure: &Failure) -> Status {
     match failure {
         Failure::Refused(refusal) => refused(refusal),
         Failure::NotDurable(_) | Failure::Stopping => Status::unavailable(failure.to_string()),
+        Failure::Unexpected => Status::internal(failure.to_string()),
     }
 }
 

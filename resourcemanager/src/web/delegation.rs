@@ -15,7 +15,7 @@ const TEXT_BYTES_MAX: usize = 8_192;
 
 /// A user's token in Hadoop's form; `None` if it is none of ours. The service is left empty: the
 /// client fills in what it was given the token for.
-pub(super) fn encode(token: &str) -> Option<String> {
+pub(crate) fn encode(token: &str) -> Option<String> {
     let (identifier, signature) = token.rsplit_once('.')?;
     let password = URL_SAFE_NO_PAD.decode(signature).ok()?;
     let mut bytes = Vec::new();
@@ -27,7 +27,7 @@ pub(super) fn encode(token: &str) -> Option<String> {
 }
 
 /// The user's token in a text of Hadoop's form, unproven. A token of Bobbin stands for itself.
-pub(super) fn decode(text: &str) -> Option<String> {
+pub(crate) fn decode(text: &str) -> Option<String> {
     if text.len() > TEXT_BYTES_MAX {
         return None;
     }

@@ -2,18 +2,35 @@
 //!
 //! `bobbin-hadoop` speaks the wire; here is who calls, and what a call means.
 
+mod admin;
+mod caller;
+pub(crate) mod client;
+pub(crate) mod exceptions;
+pub(crate) mod iso_time;
+pub(crate) mod master;
+mod mint;
+pub(crate) mod report;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::Context;
-use bobbin_hadoop::server::Ended;
+use bobbin_hadoop::protection::Protection;
+use bobbin_hadoop::server::{Ended, Limits, Service, serve as serve_door};
 use bobbin_proto::v1;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Yarn};
 use crate::driver::DriverHandle;
 use crate::grpc::identify::Doorkeeper;
 use crate::minter::Minter;
+use admin::AdminService;
+use caller::{Client, ClientDoorman};
+use client::ClientService;
+use master::{MasterDoorman, MasterService};
 
 /// One bound listener for each door.
 pub(crate) struct Listeners {
@@ -106,6 +123,71 @@ impl Addresses {
         ]
         .map(|(name, address)| (name.to_owned(), address.to_string()))
         .into()
+    }
+}
+
+/// Serves all doors until `stop`; done when the last connection is closed.
+pub(crate) fn serve(
+    listeners: Listeners,
+    doors: &YarnDoors,
+    protection: Protection,
+    stop: &CancellationToken,
+) -> JoinSet<()> {
+    let limits = Limits {
+        protection,
+        ..Limits::default()
+    };
+    let mut serving = JoinSet::new();
+    let doorman = MasterDoorman {
+        doors: doors.clone(),
+    };
+    serving.spawn(serve_door(
+        listeners.scheduler.listener,
+        doorman,
+        Arc::new(MasterService::new(doors.clone())),
+        log_end("scheduler"),
+        limits,
+        stop.clone().cancelled_owned(),
+    ));
+    let mut for_clients = ForClients {
+        doors,
+        limits,
+        stop,
+        serving: &mut serving,
+    };
+    for_clients.serve(
+        "client",
+        listeners.client,
+        ClientService::new(doors.clone()),
+    );
+    for_clients.serve("admin", listeners.admin, AdminService::new(doors.clone()));
+    serving
+}
+
+/// The doors whose callers are users.
+struct ForClients<'a> {
+    doors: &'a YarnDoors,
+    limits: Limits,
+    stop: &'a CancellationToken,
+    serving: &'a mut JoinSet<()>,
+}
+
+impl ForClients<'_> {
+    fn serve(&mut self, name: &'static str, door: Door, service: impl Service<Client>) {
+        let doorman = ClientDoorman {
+            doorkeeper: self.doors.doorkeeper.clone(),
+            minter: self.doors.minter.clone(),
+        };
+        let stopped = self.stop.clone().cancelled_owned();
+        let (limits, service) = (self.limits, Arc::new(service));
+        self.serving.spawn(serve_door(
+            door.listener,
+            doorman,
+            service,
+            log_end(name),
+            limits,
+            stopped,
+        ));
     }
 }
 

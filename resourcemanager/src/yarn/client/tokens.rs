@@ -1,0 +1,211 @@
+//! Tokens in Hadoop's form: the methods that ask for them, and the file that holds them.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+
+use bobbin_hadoop::credentials::{Credentials, Version};
+use bobbin_hadoop::exceptions::{ExceptionClass, RpcException};
+use bobbin_hadoop::proto::{common, yarn};
+use bobbin_hadoop::tokens::from_url_text;
+use bobbin_rm_core::{Object, Operation};
+use bobbin_types::{UserName, WallMillis};
+use bytes::Bytes;
+
+use super::ClientService;
+use crate::grpc::identify::decide;
+use crate::minter::Minter;
+use crate::web::delegation;
+use crate::yarn::Addresses;
+use crate::yarn::caller::{Client, token_for};
+use crate::yarn::exceptions::denied;
+
+/// Bytes of a renewer's name.
+const RENEWER_BYTES_MAX: usize = 255;
+
+impl ClientService {
+    /// Source: `ClientRMService.getDelegationToken`, which also refuses those who come with a token.
+    pub(super) async fn get_delegation_token(
+        &self,
+        client: &Client,
+        request: common::GetDelegationTokenRequest,
+    ) -> Result<common::GetDelegationTokenResponse, RpcException> {
+        let user = client
+            .user()
+            .filter(|_| client.token.is_none())
+            .ok_or_else(|| {
+                let words = "a token cannot make another one; ask on the resource manager's host";
+                RpcException::new(ExceptionClass::AccessControl, words)
+            })?;
+        let object = Object::User(user);
+        decide(&client.principal, Operation::CreateUserToken, &object).map_err(denied)?;
+        let mut renewer = request.renewer;
+        renewer.truncate(renewer.floor_char_boundary(RENEWER_BYTES_MAX));
+        let minter = &self.doors.minter;
+        let (_, expires) = minter.user(user, 0);
+        let token = token_for(user, "", &renewer, expires);
+        let service = service(self.doors.addresses.client);
+        Ok(common::GetDelegationTokenResponse {
+            token: Some(minter.hadoop_keys().issue(token, service)),
+        })
+    }
+
+    /// When the token ends; renewing does not put that off, as it is good until then anyway.
+    pub(super) async fn renew_delegation_token(
+        &self,
+        client: &Client,
+        request: common::RenewDelegationTokenRequest,
+    ) -> Result<common::RenewDelegationTokenResponse, RpcException> {
+        let invalid = |words: String| RpcException::new(ExceptionClass::InvalidToken, words);
+        let token: yarn::YarnDelegationTokenIdentifier = self
+            .doors
+            .minter
+            .hadoop_keys()
+            .verify(&request.token)
+            .map_err(|e| invalid(e.to_string()))?;
+        let owner: UserName = token
+            .owner()
+            .parse()
+            .map_err(|e: bobbin_types::NameError| invalid(e.to_string()))?;
+        let renewer = client.user().map(UserName::as_str);
+        if renewer != Some(token.renewer()) {
+            let object = Object::User(&owner);
+            decide(&client.principal, Operation::CreateUserToken, &object).map_err(denied)?;
+        }
+        Ok(common::RenewDelegationTokenResponse {
+            new_expiry_time: u64::try_from(token.max_date()).unwrap_or_default(),
+        })
+    }
+}
+
+/// The content of a token file: what unmodified clients prove their user with, at the client door
+/// and at WebHDFS.
+///
+/// `token` is Bobbin's own of the same user and life; `real_user` asked for it.
+pub(crate) fn credentials(
+    minter: &Minter,
+    addresses: &Addresses,
+    user: &UserName,
+    real_user: &str,
+    (token, expires): (&str, WallMillis),
+) -> Bytes {
+    let mut credentials = Credentials::default();
+    let delegation = token_for(user, real_user, "", expires);
+    let service = service(addresses.client);
+    credentials.add(minter.hadoop_keys().issue(delegation, service));
+    // Bobbin's own tokens always have the form that WebHDFS clients send.
+    let webhdfs = delegation::encode(token).and_then(|text| from_url_text(&text).ok());
+    if let Some(mut webhdfs) = webhdfs {
+        webhdfs.service = exact(addresses.http).to_string();
+        credentials.add(webhdfs);
+    }
+    credentials.write(Version::Writable)
+}
+
+/// Every name and address of a door, comma separated: a client takes a token whose service contains
+/// the text that it computes itself.
+///
+/// Source: `SecurityUtil.buildTokenService`, `RMDelegationTokenSelector`.
+fn service(address: SocketAddr) -> String {
+    let port = address.port();
+    let mut hosts: Vec<String> = Vec::new();
+    let mut add = |host: String| {
+        let text = format!("{host}:{port}");
+        if !hosts.contains(&text) {
+            hosts.push(text);
+        }
+    };
+    let name = own_name();
+    let ip = address.ip();
+    if ip.is_unspecified() {
+        for own in addresses_of(&name) {
+            add(own.to_string());
+        }
+    } else {
+        add(ip.to_string());
+    }
+    if ip.is_unspecified() || ip.is_loopback() {
+        add("127.0.0.1".to_owned());
+        add("localhost".to_owned());
+    }
+    add(name);
+    hosts.join(",")
+}
+
+/// The one address that a WebHDFS client computes.
+fn exact(address: SocketAddr) -> SocketAddr {
+    if !address.ip().is_unspecified() {
+        return address;
+    }
+    let own = addresses_of(&own_name());
+    let ip = own.into_iter().find(|ip| ip.is_ipv4() == address.is_ipv4());
+    SocketAddr::new(
+        ip.unwrap_or_else(|| IpAddr::from([127, 0, 0, 1])),
+        address.port(),
+    )
+}
+
+fn own_name() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+fn addresses_of(name: &str) -> Vec<IpAddr> {
+    (name, 0).to_socket_addrs().map_or_else(
+        |_| Vec::new(),
+        |addresses| addresses.map(|address| address.ip()).collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use bobbin_hadoop::tokens::WEBHDFS_KIND;
+    use bobbin_service::SecretKey;
+
+    use super::*;
+    use crate::config::Tokens;
+
+    #[test]
+    fn a_token_file_holds_one_token_for_each_door() {
+        let secret = SecretKey::from_bytes(&[5; 32]).unwrap();
+        let minter = Minter::new(secret, Tokens::default());
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let addresses = Addresses {
+            client: at(8032),
+            scheduler: at(8030),
+            admin: at(8033),
+            http: at(8088),
+        };
+        let user: UserName = "carol".parse().unwrap();
+        let (own, expires) = minter.user(&user, 60_000);
+        let file = credentials(&minter, &addresses, &user, "root", (&own, expires));
+        let credentials = Credentials::read(file).unwrap();
+        assert_eq!(credentials.tokens.len(), 2);
+        let rm = credentials.of_kind("RM_DELEGATION_TOKEN").unwrap();
+        for part in ["127.0.0.1:8032", "localhost:8032"] {
+            assert!(rm.service.split(',').any(|s| s == part), "{}", rm.service);
+        }
+        let read: yarn::YarnDelegationTokenIdentifier = minter.hadoop_keys().verify(rm).unwrap();
+        assert_eq!((read.owner(), read.real_user()), ("carol", "root"));
+        assert_eq!(read.max_date().unsigned_abs(), expires.0);
+        let webhdfs = credentials.of_kind(WEBHDFS_KIND).unwrap();
+        assert_eq!(webhdfs.service, "127.0.0.1:8088");
+        let text = bobbin_hadoop::tokens::to_url_text(webhdfs);
+        assert_eq!(delegation::decode(&text), Some(own));
+    }
+
+    #[test]
+    fn an_address_that_stands_for_all_has_all_names() {
+        let all = service("0.0.0.0:1".parse().unwrap());
+        assert!(
+            all.contains("localhost:1") && !all.contains("0.0.0.0"),
+            "{all}"
+        );
+        assert!(!exact("0.0.0.0:1".parse().unwrap()).ip().is_unspecified());
+        let one = service("192.0.2.7:1".parse().unwrap());
+        assert!(
+            one.starts_with("192.0.2.7:1,") && !one.contains("localhost"),
+            "{one}"
+        );
+    }
+}
