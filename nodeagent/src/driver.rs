@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use bobbin_journal::{Health, JournalError};
 use bobbin_na_core::{
-    ContainerClaims, ContainerWork, Effect, Event, NodeAgent, Origin, Record, Starter, StreamId,
+    CallError, CallId, CallRequest, ContainerClaims, ContainerReport, ContainerWork, Effect, Event,
+    NodeAgent, Origin, Record, Starter, StreamId,
 };
 use bobbin_proto::v1;
 use bobbin_service::{MonotonicClock, wall_now};
@@ -46,6 +47,13 @@ pub(crate) enum Input {
         order: Order,
         problem: Option<String>,
     },
+    /// A call of a master that holds no stream.
+    Called {
+        /// Whose token proved it.
+        attempt: AttemptId,
+        wanted: Wanted,
+        reply: oneshot::Sender<CallResult>,
+    },
     /// A door looks at the core.
     Question(Question),
     /// A stream to the resource manager is open.
@@ -56,6 +64,21 @@ pub(crate) enum Input {
         events: mpsc::Sender<Result<v1::ManageEvent, Status>>,
         reply: oneshot::Sender<StreamId>,
     },
+}
+
+/// The answer to a call: how its container is now.
+pub(crate) type CallResult = Result<Box<ContainerReport>, CallError>;
+
+/// What a call wants.
+#[derive(Debug)]
+pub(crate) enum Wanted {
+    /// With a verified token.
+    Start {
+        claims: ContainerClaims,
+        order: Order,
+        problem: Option<String>,
+    },
+    Other(CallRequest),
 }
 
 /// Why the driver ended before it was told to.
@@ -79,6 +102,8 @@ pub(crate) struct Driver {
     supervisors: HashMap<ContainerId, Handle>,
     masters: HashMap<StreamId, mpsc::Sender<Result<v1::ManageEvent, Status>>>,
     next_stream: u64,
+    calls: HashMap<CallId, oneshot::Sender<CallResult>>,
+    next_call: u64,
     rm: Option<mpsc::Sender<v1::NodeMessage>>,
     /// Effects that wait for the journal, in order.
     blocked: FuturesOrdered<BoxFuture<'static, Result<Vec<Effect>, JournalError>>>,
@@ -120,6 +145,8 @@ impl Driver {
             supervisors: HashMap::new(),
             masters: HashMap::new(),
             next_stream: 0,
+            calls: HashMap::new(),
+            next_call: 0,
             rm: None,
             blocked: FuturesOrdered::new(),
             compaction: None,
@@ -270,24 +297,12 @@ impl Driver {
                 claims,
                 order,
                 problem,
-            } => {
-                let id = claims.container;
-                let first = effects.len();
-                let event = Event::Start {
-                    starter,
-                    claims,
-                    problem,
-                    wall: wall_now(),
-                };
-                self.handle(event, effects);
-                // A repeat must not touch the order of the first.
-                let admitted = effects[first..]
-                    .iter()
-                    .any(|e| matches!(e, Effect::Localize(work) if work.container == id));
-                if admitted {
-                    self.orders.insert(id, order);
-                }
-            }
+            } => self.start(starter, claims, order, problem, effects),
+            Input::Called {
+                attempt,
+                wanted,
+                reply,
+            } => self.call(attempt, wanted, reply, effects),
             Input::Question(question) => question.answer(&self.core),
             Input::RmAttached(sender) => {
                 self.rm = Some(sender);
@@ -304,6 +319,63 @@ impl Driver {
                 // A stream that was given up meanwhile says so itself.
                 let _ = reply.send(stream);
                 self.handle(Event::MasterAttached { stream, attempt }, effects);
+            }
+        }
+    }
+
+    fn start(
+        &mut self,
+        starter: Starter,
+        claims: ContainerClaims,
+        order: Order,
+        problem: Option<String>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let id = claims.container;
+        let first = effects.len();
+        let event = Event::Start {
+            starter,
+            claims,
+            problem,
+            wall: wall_now(),
+        };
+        self.handle(event, effects);
+        // A repeat must not touch the order of the first.
+        let admitted = effects[first..]
+            .iter()
+            .any(|e| matches!(e, Effect::Localize(work) if work.container == id));
+        if admitted {
+            self.orders.insert(id, order);
+        }
+    }
+
+    fn call(
+        &mut self,
+        attempt: AttemptId,
+        wanted: Wanted,
+        reply: oneshot::Sender<CallResult>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let call = CallId(self.next_call);
+        self.next_call += 1;
+        self.calls.insert(call, reply);
+        match wanted {
+            Wanted::Start {
+                claims,
+                order,
+                problem,
+            } => {
+                let starter = Starter::Call { call, attempt };
+                self.start(starter, claims, order, problem, effects);
+            }
+            Wanted::Other(request) => {
+                let event = Event::Call {
+                    call,
+                    attempt,
+                    request,
+                    wall: wall_now(),
+                };
+                self.handle(event, effects);
             }
         }
     }
@@ -346,6 +418,13 @@ impl Driver {
             Effect::Localize(work) => self.localize(work),
             Effect::Launch(id) => self.command(&id, Command::Launch),
             Effect::Terminate(id) => self.command(&id, Command::Terminate),
+            Effect::Signal { container, signal } => {
+                self.command(&container, Command::Signal(signal));
+            }
+            Effect::Resize {
+                container,
+                resource,
+            } => self.command(&container, Command::Resize(resource)),
             Effect::CleanUp(id) => self.command(&id, Command::CleanUp),
             Effect::Forget(id) => {
                 let ended = self.core.has_ended(&id.application());
@@ -372,6 +451,12 @@ impl Driver {
                     status: Some(translate::status(&self.node, report)),
                 };
                 self.tell_master(stream, Ok(event));
+            }
+            Effect::AnswerCall { call, result } => {
+                if let Some(reply) = self.calls.remove(&call) {
+                    // A caller that is gone needs no answer.
+                    let _ = reply.send(result);
+                }
             }
             Effect::CloseMaster { stream, reason } => {
                 self.tell_master(stream, Err(Status::permission_denied(reason)));

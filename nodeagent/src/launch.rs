@@ -15,7 +15,7 @@ use bobbin_sandbox::{
 use bobbin_service::Account;
 use bobbin_types::{
     ARGUMENT_BYTES_MAX, ARGUMENTS_BYTES_MAX, ARGUMENTS_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX,
-    LOCAL_RESOURCES_MAX, check_environment_name,
+    LOCAL_RESOURCES_MAX, Resource, check_environment_name,
 };
 use bytes::Bytes;
 
@@ -364,14 +364,8 @@ fn lease(node: &Node, work: &ContainerWork) -> Result<Option<CgroupLease>, Exit>
     let Some(cgroups) = &node.cgroups else {
         return Ok(None);
     };
-    let limits = CgroupLimits {
-        memory_mib: work.resource.memory_mib,
-        vcores: work.resource.vcores,
-        cpu: cpu_mode(node),
-        pids_max: node.config.sandbox.pids_max,
-    };
     cgroups
-        .lease(&work.container.to_string(), &limits)
+        .lease(&work.container.to_string(), &limits(node, &work.resource))
         .map(Some)
         .map_err(|e| Exit {
             exit_status: bobbin_types::ExitStatus::ABORTED,
@@ -381,6 +375,16 @@ fn lease(node: &Node, work: &ContainerWork) -> Result<Option<CgroupLease>, Exit>
                 chain(&e)
             ),
         })
+}
+
+/// What the kernel holds a container of this size to.
+pub(crate) fn limits(node: &Node, resource: &Resource) -> CgroupLimits {
+    CgroupLimits {
+        memory_mib: resource.memory_mib,
+        vcores: resource.vcores,
+        cpu: cpu_mode(node),
+        pids_max: node.config.sandbox.pids_max,
+    }
 }
 
 fn cpu_mode(node: &Node) -> CpuMode {

@@ -11,7 +11,7 @@ const VERSION: u8 = 1;
 
 #[derive(Clone, PartialEq, Eq, Message)]
 struct Stored {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     kind: Option<Kind>,
 }
 
@@ -31,6 +31,25 @@ enum Kind {
     ApplicationEnded(Moment),
     #[prost(string, tag = "7")]
     LogsDeleted(String),
+    /// Revoked, and its containers go on.
+    #[prost(string, tag = "8")]
+    AttemptLeft(String),
+    #[prost(message, tag = "9")]
+    Resized(Resized),
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+struct Resized {
+    #[prost(string, tag = "1")]
+    container: String,
+    #[prost(uint64, tag = "2")]
+    memory_mib: u64,
+    #[prost(uint32, tag = "3")]
+    vcores: u32,
+    #[prost(uint64, repeated, tag = "4")]
+    countable: Vec<u64>,
+    #[prost(uint32, tag = "5")]
+    version: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -104,7 +123,28 @@ pub(crate) fn encode(record: &Record) -> Vec<u8> {
             id: container.to_string(),
             wall_ms: expires.0,
         }),
-        Record::AttemptRevoked(attempt) => Kind::AttemptRevoked(attempt.to_string()),
+        Record::AttemptRevoked {
+            attempt,
+            keep_containers,
+        } => {
+            let id = attempt.to_string();
+            if *keep_containers {
+                Kind::AttemptLeft(id)
+            } else {
+                Kind::AttemptRevoked(id)
+            }
+        }
+        Record::Resized {
+            container,
+            resource,
+            version,
+        } => Kind::Resized(Resized {
+            container: container.to_string(),
+            memory_mib: resource.memory_mib,
+            vcores: resource.vcores,
+            countable: resource.countable.to_vec(),
+            version: *version,
+        }),
         Record::ApplicationEnded { application, ended } => Kind::ApplicationEnded(Moment {
             id: application.to_string(),
             wall_ms: ended.0,
@@ -124,11 +164,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
     let kind = Stored::decode(rest).map_err(RecordError::Malformed)?.kind;
     Ok(match kind.ok_or(RecordError::Empty)? {
         Kind::Admitted(a) => {
-            if a.countable.len() > MAX_COUNTABLE_KINDS {
-                return Err(RecordError::Field("countable".to_owned()));
-            }
-            let mut resource = Resource::new(a.memory_mib, a.vcores);
-            resource.countable[..a.countable.len()].copy_from_slice(&a.countable);
+            let resource = resource(a.memory_mib, a.vcores, &a.countable)?;
             let claims = ContainerClaims {
                 container: parse(&a.container)?,
                 user: parse(&a.user)?,
@@ -154,13 +190,34 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
             container: parse(&m.id)?,
             expires: WallMillis(m.wall_ms),
         },
-        Kind::AttemptRevoked(id) => Record::AttemptRevoked(parse(&id)?),
+        Kind::AttemptRevoked(id) => Record::AttemptRevoked {
+            attempt: parse(&id)?,
+            keep_containers: false,
+        },
+        Kind::AttemptLeft(id) => Record::AttemptRevoked {
+            attempt: parse(&id)?,
+            keep_containers: true,
+        },
+        Kind::Resized(r) => Record::Resized {
+            container: parse(&r.container)?,
+            resource: resource(r.memory_mib, r.vcores, &r.countable)?,
+            version: r.version,
+        },
         Kind::ApplicationEnded(m) => Record::ApplicationEnded {
             application: parse(&m.id)?,
             ended: WallMillis(m.wall_ms),
         },
         Kind::LogsDeleted(id) => Record::LogsDeleted(parse(&id)?),
     })
+}
+
+fn resource(memory_mib: u64, vcores: u32, countable: &[u64]) -> Result<Resource, RecordError> {
+    if countable.len() > MAX_COUNTABLE_KINDS {
+        return Err(RecordError::Field("countable".to_owned()));
+    }
+    let mut resource = Resource::new(memory_mib, vcores);
+    resource.countable[..countable.len()].copy_from_slice(countable);
+    Ok(resource)
 }
 
 fn exit(ended: Ended) -> Exit {
@@ -217,7 +274,19 @@ mod tests {
                 container,
                 expires: WallMillis(5),
             },
-            Record::AttemptRevoked(container.attempt),
+            Record::AttemptRevoked {
+                attempt: container.attempt,
+                keep_containers: false,
+            },
+            Record::AttemptRevoked {
+                attempt: container.attempt,
+                keep_containers: true,
+            },
+            Record::Resized {
+                container,
+                resource,
+                version: 3,
+            },
             Record::ApplicationEnded {
                 application: container.application(),
                 ended: WallMillis(8),

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_na_core::{Event, Exit, Origin, Starter};
+use bobbin_na_core::{ContainerSignal, Event, Exit, Origin, Starter};
 use bobbin_proto::v1;
 use bobbin_proto::v1::node_client::NodeClient;
 use bobbin_proto::v1::node_command::Command;
 use bobbin_service::{Target, TokenKind, connect, status_words, wall_now};
-use bobbin_types::{ExitStatus, MESSAGE_BYTES_MAX};
+use bobbin_types::{ExitStatus, MESSAGE_BYTES_MAX, Resource};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -167,8 +167,24 @@ async fn translate_command(
             wall: wall_now(),
         },
         Command::Refused(refused) => return Err(LinkError::Refused(refused.reason)),
-        Command::RevokeAttempt(revoke) => Event::RevokeAttempt(parse(&revoke.attempt_id)?),
-        Command::SignalContainer(_) | Command::ResizeContainer(_) => return Ok(None),
+        Command::RevokeAttempt(revoke) => Event::RevokeAttempt {
+            attempt: parse(&revoke.attempt_id)?,
+            keep_containers: revoke.keep_containers,
+        },
+        Command::SignalContainer(signal) => Event::Signal {
+            container: parse(&signal.container_id)?,
+            signal: match signal.signal() {
+                v1::ContainerSignal::ThreadDump => ContainerSignal::ThreadDump,
+                v1::ContainerSignal::Graceful => ContainerSignal::Graceful,
+                v1::ContainerSignal::Forceful => ContainerSignal::Forceful,
+            },
+        },
+        Command::ResizeContainer(resize) => Event::Resize {
+            container: parse(&resize.container_id)?,
+            resource: Resource::try_from(&resize.resource.unwrap_or_default())
+                .map_err(|e| LinkError::Malformed(e.to_string()))?,
+            version: resize.version,
+        },
     };
     Ok(Some(Input::Event(event)))
 }

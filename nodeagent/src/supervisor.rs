@@ -8,18 +8,18 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_na_core::{ContainerWork, Event, Exit, Found, INVALID};
-use bobbin_sandbox::Stop;
+use bobbin_na_core::{ContainerSignal, ContainerWork, Event, Exit, Found, INVALID};
 use bobbin_sandbox::{
-    Adopted, CgroupLease, ContainerSpec, LaunchError, RecordError, StartRecord, adopt,
-    forbid_start, process, read_exit, signal_container,
+    Adopted, CgroupLease, ContainerSpec, LaunchError, PassedSignal, RecordError, StartRecord, Stop,
+    adopt, change_memory, forbid_start, pass_signal, process, read_exit, signal_container,
 };
-use bobbin_types::{ContainerId, DIAGNOSTICS_BYTES_MAX, ExitStatus};
+use bobbin_service::wall_now;
+use bobbin_types::{ContainerId, DIAGNOSTICS_BYTES_MAX, ExitStatus, Resource};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::Input;
-use crate::launch::{HOLDS_FILE, Order, Prepared, chain, prepare};
+use crate::launch::{HOLDS_FILE, Order, Prepared, chain, limits, prepare};
 use crate::localizer::Hold;
 use crate::logs::Stage;
 use crate::node::Node;
@@ -33,6 +33,8 @@ const ESCALATE: Duration = Duration::from_secs(5);
 pub(crate) enum Command {
     Launch,
     Terminate,
+    Signal(ContainerSignal),
+    Resize(Resource),
     CleanUp,
     /// `ended`: so has its application.
     Forget {
@@ -243,7 +245,7 @@ impl Supervisor {
             match self.commands.recv().await {
                 Some(Command::Launch) => return true,
                 // Nothing runs yet: the core says next what to do instead of the launch.
-                Some(Command::Terminate) => {}
+                Some(Command::Terminate | Command::Signal(_) | Command::Resize(_)) => {}
                 Some(Command::CleanUp) => {
                     self.node.logs.stages.set(self.id, Stage::Ended);
                     self.clean_up().await;
@@ -334,7 +336,14 @@ impl Supervisor {
                             Duration::from_millis(self.node.config.sandbox.kill_grace_ms.into());
                         escalation = Some(tokio::time::Instant::now() + grace + ESCALATE);
                     }
-                    Some(_) => {}
+                    Some(Command::Signal(signal)) => self.pass(monitor.get_ref(), signal),
+                    Some(Command::Resize(resource)) => self.resize(resource).await,
+                    Some(
+                        Command::Terminate
+                        | Command::Launch
+                        | Command::CleanUp
+                        | Command::Forget { .. },
+                    ) => {}
                     // The daemon stops; the container goes on.
                     None => return,
                 },
@@ -353,6 +362,49 @@ impl Supervisor {
         if let Err(e) = signal_container(monitor, stop) {
             tracing::error!(container = %self.id, "cannot end it: {e}");
         }
+    }
+
+    fn pass(&self, monitor: &OwnedFd, signal: ContainerSignal) {
+        let passed = match signal {
+            ContainerSignal::ThreadDump => pass_signal(monitor, PassedSignal::Quit),
+            ContainerSignal::Graceful => pass_signal(monitor, PassedSignal::Term),
+            ContainerSignal::Forceful => signal_container(monitor, Stop::Kill),
+        };
+        if let Err(e) = passed {
+            tracing::error!(container = %self.id, "cannot signal it: {e}");
+        }
+    }
+
+    /// Gives the container other limits, or has it ended when the kernel refuses them: it would use
+    /// what has been promised to others.
+    async fn resize(&mut self, resource: Resource) {
+        let (node, id, user) = (self.node.clone(), self.id, self.user.clone());
+        let lease = self.lease.clone();
+        let changing = move || -> Result<(), String> {
+            let private = node.folders.paths(&id, &user).private;
+            change_memory(&private, resource.memory_mib).map_err(|e| e.to_string())?;
+            match (&node.cgroups, &lease) {
+                (Some(cgroups), Some(lease)) => cgroups
+                    .resize(lease, &limits(&node, &resource))
+                    .map_err(|e| chain(&e)),
+                (None, _) | (_, None) => Ok(()),
+            }
+        };
+        let changed = tokio::task::spawn_blocking(changing).await;
+        let Err(why) = changed.unwrap_or_else(|e| Err(e.to_string())) else {
+            return;
+        };
+        tracing::error!(container = %self.id, %resource, "its size cannot be changed: {why}");
+        let exit = Exit {
+            exit_status: ExitStatus::KILLED_EXCEEDED_PMEM,
+            diagnostics: format!("it does not fit into its new size of {resource}: {why}"),
+        };
+        self.tell(Event::Stop {
+            container: self.id,
+            exit,
+            wall: wall_now(),
+        })
+        .await;
     }
 
     async fn report_end(&self) {
@@ -401,7 +453,7 @@ impl Supervisor {
                     return;
                 }
                 // It has ended.
-                Command::Terminate | Command::Launch => {}
+                Command::Terminate | Command::Launch | Command::Signal(_) | Command::Resize(_) => {}
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bobbin_na_core::{
-    ContainerReport, Effect, Event, Exit, Found, NodeAgent, NodeConfig, Origin, Record,
-    Registration, Starter, StreamId,
+    ContainerReport, ContainerSignal, Effect, Event, Exit, Found, NodeAgent, NodeConfig, Origin,
+    Record, Registration, Starter, StreamId,
 };
 use bobbin_rm_core::{NodeCommand, NodeRegistration, ReportedContainer, ReportedStatus};
 use bobbin_types::{ContainerId, ContainerState, ExitStatus, Millis, NodeId, Resource};
@@ -98,6 +98,14 @@ fn reported(report: ContainerReport) -> ReportedContainer {
         container: report.container,
         resource: report.resource,
         status,
+    }
+}
+
+fn signal_of(signal: bobbin_rm_core::ContainerSignal) -> ContainerSignal {
+    match signal {
+        bobbin_rm_core::ContainerSignal::ThreadDump => ContainerSignal::ThreadDump,
+        bobbin_rm_core::ContainerSignal::Graceful => ContainerSignal::Graceful,
+        bobbin_rm_core::ContainerSignal::Forceful => ContainerSignal::Forceful,
     }
 }
 
@@ -567,8 +575,26 @@ impl World {
             NodeCommand::ApplicationEnded { application } => {
                 Event::ApplicationEnded { application, wall }
             }
-            NodeCommand::RevokeAttempt { attempt, .. } => Event::RevokeAttempt(attempt),
-            NodeCommand::SignalContainer { .. } | NodeCommand::ResizeContainer { .. } => return,
+            NodeCommand::RevokeAttempt {
+                attempt,
+                keep_containers,
+            } => Event::RevokeAttempt {
+                attempt,
+                keep_containers,
+            },
+            NodeCommand::SignalContainer { container, signal } => Event::Signal {
+                container,
+                signal: signal_of(signal),
+            },
+            NodeCommand::ResizeContainer {
+                container,
+                resource,
+                version,
+            } => Event::Resize {
+                container,
+                resource,
+                version,
+            },
         };
         self.node_event(node, event);
     }

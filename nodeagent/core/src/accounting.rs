@@ -67,6 +67,17 @@ impl Accounting {
         }
     }
 
+    /// Takes the difference between two sizes of one container, or gives it back.
+    pub(crate) fn exchange(&mut self, former: &Resource, wanted: &Resource) -> Result<(), String> {
+        let before = self.used;
+        self.release(former);
+        let admitted = self.admit(wanted);
+        if admitted.is_err() {
+            self.used = before;
+        }
+        admitted
+    }
+
     /// Counts a container that already runs, room or not.
     pub(crate) fn count_found(&mut self, resource: &Resource) {
         self.used = self.used.checked_add(resource).unwrap_or(Resource {

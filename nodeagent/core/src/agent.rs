@@ -17,7 +17,8 @@ pub struct NodeAgent {
     pub(crate) containers: BTreeMap<ContainerId, Container>,
     /// Ids that must not start again, until their tokens have expired.
     pub(crate) used: BTreeMap<ContainerId, WallMillis>,
-    pub(crate) revoked: BTreeSet<AttemptId>,
+    /// Attempts whose tokens are dead, and whether their containers go on for the next one.
+    pub(crate) revoked: BTreeMap<AttemptId, bool>,
     /// Ended applications whose logs are kept, with the wall time of their end.
     pub(crate) ended: BTreeMap<ApplicationId, WallMillis>,
     /// Applications with folders here that have not ended.
@@ -59,7 +60,7 @@ impl NodeAgent {
             config,
             containers: BTreeMap::new(),
             used: BTreeMap::new(),
-            revoked: BTreeSet::new(),
+            revoked: BTreeMap::new(),
             ended: BTreeMap::new(),
             applications: BTreeSet::new(),
             ending: BTreeSet::new(),
@@ -105,7 +106,16 @@ impl NodeAgent {
             } => {
                 self.on_stop(now, container, exit, wall, effects);
             }
-            Event::RevokeAttempt(attempt) => self.on_revoke_attempt(now, attempt, effects),
+            Event::RevokeAttempt {
+                attempt,
+                keep_containers,
+            } => self.on_revoke_attempt(now, attempt, keep_containers, effects),
+            Event::Signal { container, signal } => self.on_signal(container, signal, effects),
+            Event::Resize {
+                container,
+                resource,
+                version,
+            } => self.on_resize(container, resource, version, effects),
             Event::ApplicationEnded { application, wall } => {
                 self.on_application_ended(now, application, wall, effects);
             }
@@ -123,6 +133,12 @@ impl NodeAgent {
             } => {
                 self.on_stop_by_master(now, stream, container, wall, effects);
             }
+            Event::Call {
+                call,
+                attempt,
+                request,
+                wall,
+            } => self.on_call(now, call, attempt, request, wall, effects),
             Event::Localized(container) => self.on_localized(container, effects),
             Event::LocalizeFailed { container, exit } => {
                 self.on_ended(container, ContainerEvent::LocalizeFailed, exit, effects);
@@ -202,7 +218,7 @@ impl NodeAgent {
 
     #[must_use]
     pub fn is_revoked(&self, attempt: &AttemptId) -> bool {
-        self.revoked.contains(attempt) || self.ended.contains_key(&attempt.application)
+        self.revoked.contains_key(attempt) || self.ended.contains_key(&attempt.application)
     }
 
     /// Moves a container along the table; `None` when it is unknown or the event is illegal there.
@@ -229,6 +245,14 @@ impl NodeAgent {
                 None
             }
         }
+    }
+
+    /// The stream of the master that manages a container.
+    pub(crate) fn stream_for(&self, id: &ContainerId) -> Option<StreamId> {
+        self.masters
+            .iter()
+            .find(|(_, attempt)| self.manages(attempt, id))
+            .map(|(stream, _)| *stream)
     }
 
     /// The streams of an attempt: at most one.

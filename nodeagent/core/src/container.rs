@@ -176,6 +176,8 @@ pub(crate) struct Container {
     pub(crate) origin: Origin,
     // What changes.
     pub(crate) phase: ContainerPhase,
+    /// Of its size: grows with every change.
+    pub(crate) version: u32,
     /// Why the cluster ends it: wins over how its processes ended.
     pub(crate) stop: Option<Exit>,
     /// Set from `CleaningUp` on.

@@ -2,7 +2,8 @@
 
 use bobbin_types::{ApplicationId, ContainerId, ContainerState, ExitStatus, Resource, UserName};
 
-use crate::event::{NodeUsage, Record, StreamId};
+use crate::calls::{CallError, CallId};
+use crate::event::{ContainerSignal, NodeUsage, Record, StreamId};
 
 /// A container as the resource manager and its master are told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,16 @@ pub enum Effect {
     Launch(ContainerId),
     /// End it: cancel its localization, or TERM, grace, KILL. Answered by the same events.
     Terminate(ContainerId),
+    /// To what runs in it.
+    Signal {
+        container: ContainerId,
+        signal: ContainerSignal,
+    },
+    /// Change its limits; what cannot be had is told as an order to end it.
+    Resize {
+        container: ContainerId,
+        resource: Resource,
+    },
     /// Remove its group, work folder, secrets; keep its logs and exit file; answers `CleanedUp`.
     CleanUp(ContainerId),
     /// Remove its exit file too: nobody will ask again.
@@ -68,6 +79,11 @@ pub enum Effect {
         stream: StreamId,
         report: ContainerReport,
     },
+    /// The one answer to a call.
+    AnswerCall {
+        call: CallId,
+        result: Result<Box<ContainerReport>, CallError>,
+    },
     /// The stream's attempt is dead, or it opened another stream.
     CloseMaster {
         stream: StreamId,
@@ -78,18 +94,22 @@ pub enum Effect {
 impl Effect {
     /// Whether this effect may leave only when every record before it is durable.
     ///
-    /// A launch must (never twice), and so must what destroys the only other evidence. Reports need
-    /// not: after a crash the same report is made again from the exit file.
+    /// A launch must (never twice), and so must what destroys the only other evidence, and the answer
+    /// to a call, which nobody makes again. Reports need not: after a crash the same report is made
+    /// again from the exit file.
     #[must_use]
     pub fn needs_records(&self) -> bool {
         match self {
             Effect::Launch(_)
             | Effect::Forget(_)
             | Effect::CleanUpApplication(_)
-            | Effect::DeleteLogs(_) => true,
+            | Effect::DeleteLogs(_)
+            | Effect::AnswerCall { .. } => true,
             Effect::Persist(_)
             | Effect::Localize(_)
             | Effect::Terminate(_)
+            | Effect::Signal { .. }
+            | Effect::Resize { .. }
             | Effect::CleanUp(_)
             | Effect::RegisterWithRm(_)
             | Effect::HeartbeatToRm(_)

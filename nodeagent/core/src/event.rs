@@ -1,5 +1,6 @@
 //! What can happen to a node agent: closed enums of domain types.
 
+use crate::calls::{CallId, CallRequest};
 use bobbin_types::{
     ApplicationId, AttemptId, ContainerId, ExitStatus, NodeId, Resource, UserName, WallMillis,
 };
@@ -56,6 +57,19 @@ pub enum Found {
     Gone,
 }
 
+/// A signal for what runs in a container.
+///
+/// Source: `SignalContainerCommand`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerSignal {
+    /// QUIT: a JVM prints its threads.
+    ThreadDump,
+    /// TERM.
+    Graceful,
+    /// KILL.
+    Forceful,
+}
+
 /// What a node uses now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeUsage {
@@ -86,7 +100,17 @@ pub enum Record {
         container: ContainerId,
         expires: WallMillis,
     },
-    AttemptRevoked(AttemptId),
+    AttemptRevoked {
+        attempt: AttemptId,
+        /// Its containers go on, for the application's next attempt.
+        keep_containers: bool,
+    },
+    /// A running container has another size.
+    Resized {
+        container: ContainerId,
+        resource: Resource,
+        version: u32,
+    },
     ApplicationEnded {
         application: ApplicationId,
         ended: WallMillis,
@@ -129,7 +153,22 @@ pub enum Event {
         exit: Exit,
         wall: WallMillis,
     },
-    RevokeAttempt(AttemptId),
+    /// The tokens of an attempt are dead here. Its containers end, or go on for the next attempt.
+    RevokeAttempt {
+        attempt: AttemptId,
+        keep_containers: bool,
+    },
+    /// A person wants a signal sent to what runs in a container.
+    Signal {
+        container: ContainerId,
+        signal: ContainerSignal,
+    },
+    /// The resource manager gives a running container another size.
+    Resize {
+        container: ContainerId,
+        resource: Resource,
+        version: u32,
+    },
     ApplicationEnded {
         application: ApplicationId,
         wall: WallMillis,
@@ -146,6 +185,15 @@ pub enum Event {
     StopByMaster {
         stream: StreamId,
         container: ContainerId,
+        wall: WallMillis,
+    },
+
+    /// A call of a master without a stream; answered by [`crate::Effect::AnswerCall`].
+    Call {
+        call: CallId,
+        /// Whose token proved the call.
+        attempt: AttemptId,
+        request: CallRequest,
         wall: WallMillis,
     },
 
@@ -180,4 +228,10 @@ pub enum Event {
 pub enum Starter {
     ResourceManager,
     Master(StreamId),
+    /// A master without a stream.
+    Call {
+        call: CallId,
+        /// Whose token proved the call.
+        attempt: AttemptId,
+    },
 }

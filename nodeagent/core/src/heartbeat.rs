@@ -102,7 +102,7 @@ impl NodeAgent {
         self.masters.insert(stream, attempt);
         for container in self.containers.values() {
             // Its own container is the resource manager's business.
-            if container.id.attempt == attempt && container.origin == Origin::Master {
+            if self.manages(&attempt, &container.id) && container.origin == Origin::Master {
                 effects.push(Effect::ReportToMaster {
                     stream,
                     report: container.report(),
@@ -113,7 +113,7 @@ impl NodeAgent {
 
     /// Tells the container's master, if it is attached here.
     pub(crate) fn report_to_master(&self, report: &ContainerReport, effects: &mut Vec<Effect>) {
-        if let Some(stream) = self.stream_of(&report.container.attempt) {
+        if let Some(stream) = self.stream_for(&report.container) {
             effects.push(Effect::ReportToMaster {
                 stream,
                 report: report.clone(),

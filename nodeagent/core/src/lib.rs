@@ -9,6 +9,7 @@
 
 mod accounting;
 mod agent;
+mod calls;
 mod container;
 mod effect;
 mod event;
@@ -18,13 +19,16 @@ mod life;
 pub mod limits;
 mod logs;
 mod recovery;
+mod resize;
 
 pub use accounting::Accounting;
 pub use agent::{ContainerView, NodeAgent};
+pub use calls::{CallError, CallId, CallRequest};
 pub use container::{ContainerEvent, ContainerPhase, Next, next_phase};
 pub use effect::{ContainerReport, ContainerWork, Effect, Heartbeat, Registration};
 pub use event::{
-    ContainerClaims, Event, Exit, Found, NodeConfig, NodeUsage, Origin, Record, Starter, StreamId,
+    ContainerClaims, ContainerSignal, Event, Exit, Found, NodeConfig, NodeUsage, Origin, Record,
+    Starter, StreamId,
 };
 pub use invariants::InvariantError;
 pub use life::INVALID;

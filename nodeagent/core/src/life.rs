@@ -5,6 +5,7 @@ use bobbin_types::{
 };
 
 use crate::agent::NodeAgent;
+use crate::calls::CallError;
 use crate::container::{Container, ContainerEvent, ContainerPhase};
 use crate::effect::{ContainerReport, ContainerWork, Effect};
 use crate::event::{ContainerClaims, Exit, Origin, Record, Starter};
@@ -36,11 +37,25 @@ impl NodeAgent {
     ) {
         if let Some(known) = self.containers.get(&claims.container) {
             // A repeat: never run twice, tell what became of the first.
-            self.answer(starter, known.report(), effects);
+            match starter {
+                Starter::Call { call, attempt } => {
+                    let error = self.repeated(&attempt, claims.container);
+                    NodeAgent::answer_start(call, Err(error), effects);
+                }
+                Starter::ResourceManager | Starter::Master(_) => {
+                    self.answer(starter, known.report(), effects);
+                }
+            }
             return;
         }
         match self.admit(starter, &claims, problem, wall) {
-            Ok(()) => self.admit_container(starter, claims, effects),
+            Ok(()) => {
+                let id = claims.container;
+                self.admit_container(starter, claims, effects);
+                if let Starter::Call { call, .. } = starter {
+                    NodeAgent::answer_start(call, Ok(self.containers[&id].report()), effects);
+                }
+            }
             Err(Refusal::Answer(diagnostics)) => {
                 let report = ContainerReport {
                     container: claims.container,
@@ -55,6 +70,20 @@ impl NodeAgent {
         }
     }
 
+    /// What the caller of a start may know of a container that is known already.
+    fn repeated(&self, attempt: &AttemptId, id: ContainerId) -> CallError {
+        if self.is_revoked(attempt) {
+            CallError::AttemptEnded(*attempt)
+        } else if self.manages(attempt, &id) {
+            CallError::AlreadyStarted(id)
+        } else {
+            CallError::NotYours {
+                container: id,
+                attempt: *attempt,
+            }
+        }
+    }
+
     fn admit(
         &mut self,
         starter: Starter,
@@ -64,9 +93,12 @@ impl NodeAgent {
     ) -> Result<(), Refusal> {
         let id = claims.container;
         let node = &self.config.node;
-        if let Starter::Master(stream) = starter
-            && self.masters.get(&stream) != Some(&id.attempt)
-        {
+        let proven = match starter {
+            Starter::Master(stream) => self.masters.get(&stream) == Some(&id.attempt),
+            Starter::Call { attempt, .. } => attempt == id.attempt,
+            Starter::ResourceManager => true,
+        };
+        if !proven {
             let text = format!("{id} is not of the attempt whose master asks to start it");
             return Err(Refusal::Answer(text));
         }
@@ -74,7 +106,7 @@ impl NodeAgent {
             let text = format!("{} has ended: {id} is not started", id.application());
             return Err(Refusal::Answer(text));
         }
-        if self.revoked.contains(&id.attempt) {
+        if self.revoked.contains_key(&id.attempt) {
             let text = format!(
                 "{} has ended: its tokens are dead on node {node}",
                 id.attempt
@@ -153,6 +185,10 @@ impl NodeAgent {
         effects: &mut Vec<Effect>,
     ) {
         let id = claims.container;
+        if let Starter::Call { call, .. } = starter {
+            let error = CallError::Refused(exit.diagnostics.clone());
+            NodeAgent::answer_start(call, Err(error), effects);
+        }
         let none = ContainerClaims {
             resource: Resource::default(),
             ..claims
@@ -175,6 +211,7 @@ impl NodeAgent {
                 expires: claims.expires,
                 origin,
                 phase: ContainerPhase::New,
+                version: 0,
                 stop: None,
                 exit: None,
                 report_again: None,
@@ -186,6 +223,10 @@ impl NodeAgent {
     fn answer(&self, starter: Starter, report: ContainerReport, effects: &mut Vec<Effect>) {
         match starter {
             Starter::Master(stream) => effects.push(Effect::ReportToMaster { stream, report }),
+            Starter::Call { call, .. } => {
+                let error = CallError::Refused(report.diagnostics);
+                NodeAgent::answer_start(call, Err(error), effects);
+            }
             Starter::ResourceManager => match report.state {
                 ContainerState::Completed => effects.push(Effect::ReportExitToRm(report)),
                 ContainerState::Running => {
@@ -341,7 +382,8 @@ impl NodeAgent {
         wall: WallMillis,
         effects: &mut Vec<Effect>,
     ) {
-        if self.masters.get(&stream) != Some(&id.attempt) {
+        let attempt = self.masters.get(&stream);
+        if !attempt.is_some_and(|attempt| self.manages(attempt, &id)) {
             let text = format!("{id} is not of the attempt whose master asks to end it");
             let exit = Exit {
                 exit_status: ExitStatus::ABORTED,
@@ -419,17 +461,23 @@ impl NodeAgent {
         &mut self,
         now: Millis,
         attempt: AttemptId,
+        keep_containers: bool,
         effects: &mut Vec<Effect>,
     ) {
         if self.ended.contains_key(&attempt.application) {
             return;
         }
-        if self.revoked.insert(attempt) {
+        // Once its containers are to end, no repeat saves them.
+        let keep_containers = keep_containers && self.revoked.get(&attempt) != Some(&false);
+        if self.revoked.insert(attempt, keep_containers) != Some(keep_containers) {
             if self.revoked.len() > limits::REVOKED_ATTEMPTS_MAX {
                 // The oldest; its tokens have long expired.
                 self.revoked.pop_first();
             }
-            effects.push(Effect::Persist(Record::AttemptRevoked(attempt)));
+            effects.push(Effect::Persist(Record::AttemptRevoked {
+                attempt,
+                keep_containers,
+            }));
         }
         let exit = Exit {
             exit_status: ExitStatus::KILLED_BY_RESOURCEMANAGER,
@@ -437,9 +485,11 @@ impl NodeAgent {
         };
         let ids: Vec<_> = self
             .containers
-            .keys()
-            .filter(|id| id.attempt == attempt)
-            .copied()
+            .values()
+            .filter(|c| c.id.attempt == attempt)
+            // Its master ends with it in any case.
+            .filter(|c| !keep_containers || c.origin == Origin::ResourceManager)
+            .map(|c| c.id)
             .collect();
         for id in ids {
             self.stop_known(now, id, exit.clone(), effects);
@@ -489,7 +539,7 @@ impl Starter {
     fn origin(self) -> Origin {
         match self {
             Starter::ResourceManager => Origin::ResourceManager,
-            Starter::Master(_) => Origin::Master,
+            Starter::Master(_) | Starter::Call { .. } => Origin::Master,
         }
     }
 }

@@ -124,6 +124,6 @@ impl NodeAgent {
     pub(crate) fn forget_tokens_of(&mut self, application: ApplicationId) {
         self.used.retain(|id, _| id.application() != application);
         self.revoked
-            .retain(|attempt| attempt.application != application);
+            .retain(|attempt, _| attempt.application != application);
     }
 }

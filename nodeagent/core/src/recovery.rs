@@ -32,6 +32,7 @@ impl NodeAgent {
                         expires,
                         origin,
                         phase: ContainerPhase::New,
+                        version: 0,
                         stop: None,
                         exit: None,
                         report_again: None,
@@ -58,9 +59,24 @@ impl NodeAgent {
                     self.used.insert(container, expires);
                 }
             }
-            Record::AttemptRevoked(attempt) => {
+            Record::AttemptRevoked {
+                attempt,
+                keep_containers,
+            } => {
                 if !self.ended.contains_key(&attempt.application) {
-                    self.revoked.insert(attempt);
+                    self.revoked.insert(attempt, keep_containers);
+                }
+            }
+            Record::Resized {
+                container,
+                resource,
+                version,
+            } => {
+                if let Some(container) = self.containers.get_mut(&container) {
+                    self.accounting.release(&container.resource);
+                    self.accounting.count_found(&resource);
+                    container.resource = resource;
+                    container.version = version;
                 }
             }
             Record::ApplicationEnded { application, ended } => {
@@ -110,7 +126,8 @@ impl NodeAgent {
             // Its end was on record while something of it still ran: finish the work.
             container.exit.take()
         });
-        let ended = self.is_revoked(&id.attempt);
+        let ended = self.ended.contains_key(&id.application())
+            || self.revoked.get(&id.attempt) == Some(&false);
         match stop {
             Some(exit) => self.stop_known(now, id, exit, effects),
             None if ended => {
@@ -134,7 +151,12 @@ impl NodeAgent {
                 ended: *ended,
             });
         }
-        records.extend(self.revoked.iter().map(|a| Record::AttemptRevoked(*a)));
+        records.extend(self.revoked.iter().map(|(attempt, keep_containers)| {
+            Record::AttemptRevoked {
+                attempt: *attempt,
+                keep_containers: *keep_containers,
+            }
+        }));
         for (container, expires) in &self.used {
             records.push(Record::Done {
                 container: *container,
@@ -152,6 +174,13 @@ impl NodeAgent {
                 claims,
                 origin: c.origin,
             });
+            if c.version > 0 {
+                records.push(Record::Resized {
+                    container: c.id,
+                    resource: c.resource,
+                    version: c.version,
+                });
+            }
             if let Some(exit) = &c.stop {
                 records.push(Record::StopRequested {
                     container: c.id,
