@@ -35,6 +35,16 @@ pub fn hadoop_keys(secret: &SecretKey, now: WallMillis) -> MasterKeys {
     keys
 }
 
+/// The key of this time alone: enough to sign with.
+#[must_use]
+pub fn signing_keys(secret: &SecretKey, now: WallMillis) -> MasterKeys {
+    let id = key_generation(now);
+    MasterKeys::new(MasterKey {
+        id,
+        secret: secret.for_hadoop(id),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use bobbin_hadoop::proto::yarn::NmTokenIdentifier;
@@ -45,7 +55,10 @@ mod tests {
     fn keys_roll_with_the_calendar_and_survive_a_restart() {
         let secret = SecretKey::from_bytes(&[3; 32]).unwrap();
         let at = |day: u64| hadoop_keys(&secret, WallMillis(day * KEY_ROLL_MS + 5));
-        let token = at(20_000).issue(NmTokenIdentifier::default(), "");
+        let now = WallMillis(20_000 * KEY_ROLL_MS);
+        let token = signing_keys(&secret, now).issue(NmTokenIdentifier::default(), "");
+        let same = at(20_000).issue(NmTokenIdentifier::default(), "");
+        assert_eq!(same, token);
         for day in [20_000, 20_001, 20_063] {
             assert!(at(day).verify::<NmTokenIdentifier>(&token).is_ok(), "{day}");
         }

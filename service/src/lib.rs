@@ -28,7 +28,7 @@ pub use connect::{
 pub use files::{
     FileError, FolderLock, LockError, atomic_write, create_folder, lock_folder, sync_folder,
 };
-pub use hadoop_keys::{KEY_ROLL_MS, hadoop_keys, key_generation};
+pub use hadoop_keys::{KEY_ROLL_MS, hadoop_keys, key_generation, signing_keys};
 pub use identity::{Account, AccountError, Peer, account_of_name, account_of_uid, own_uid, peer};
 pub use logging::{init_logging, raise_file_limit};
 pub use run_files::{DaemonInfo, RunFileError, RunFiles, process_start_ticks, read_daemon_info};
