@@ -26,6 +26,8 @@ impl Terminal {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .env("TERM", "dumb")
+            // The shell's own modules are where pip put them.
+            .env("PYSPARK_DRIVER_PYTHON", on.spark.python())
             .spawn()
             .unwrap();
         let shown = Arc::new(Mutex::new(String::new()));

@@ -52,6 +52,12 @@ impl Spark {
         path.display().to_string()
     }
 
+    /// The Python of the virtual environment that Spark is installed in.
+    pub(crate) fn python(&self) -> PathBuf {
+        let venv = self.home.ancestors().nth(4).unwrap();
+        venv.join("bin/python3")
+    }
+
     /// A file of the data that comes with Spark's examples.
     pub(crate) fn data(&self, name: &str) -> String {
         let path = self.home.join("data").join(name);
