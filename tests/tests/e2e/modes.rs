@@ -1,6 +1,6 @@
 //! Deploy modes, exit statuses, executors and attempts.
 
-use bobbin_tests::{Cluster, RunExt, bobbin, skip_without_root};
+use bobbin_tests::{Cluster, RunExt, bobbin, skip_without_root, wait_for};
 
 #[test]
 fn a_driver_prints_its_line_and_its_status_is_submits() {
@@ -130,6 +130,43 @@ fn tasks_run_on_executors_of_both_nodes() {
             "executors share field {field}: {run:?}"
         );
     }
+}
+
+#[test]
+fn executors_come_with_the_load_and_go_when_idle() {
+    if skip_without_root("executors_come_with_the_load_and_go_when_idle") {
+        return;
+    }
+    let cluster = Cluster::up(2);
+    let mut flags = vec!["--executor-memory", "96m", "--max-attempts", "1"];
+    for setting in [
+        "dynamic-allocation.enabled=true",
+        "dynamic-allocation.max-executors=3",
+        "dynamic-allocation.schedule-backlog-timeout=50ms",
+        "dynamic-allocation.executor-idle-timeout=500ms",
+    ] {
+        flags.extend(["--conf", setting]);
+    }
+    // No task ends before three run at once; then the driver waits until their executors are gone.
+    let script = r#"cd $BOBBIN_SHARED_DIR; mkdir -p load; seq 1 3 | bobbin map -- sh -c '
+        cd $BOBBIN_SHARED_DIR; touch load/{}
+        until [ $(ls load | wc -l) = 3 ]; do :; done; echo {}'
+        echo mapped; until [ -e go ]; do :; done"#;
+    let id = cluster.submit_detached(&flags, script);
+    cluster.wait_log(&id, "1\n2\n3\nmapped\n");
+    wait_for("all executors to go", 30, || {
+        let containers = cluster
+            .run(&["app", "containers", &id, "-o", "json"])
+            .json();
+        let live = |c: &&serde_json::Value| c["exit_status"].is_null();
+        let rows = containers.as_array().map_or(&[][..], Vec::as_slice);
+        match rows.iter().filter(live).count() {
+            1 => Ok(()),
+            _ => Err(containers.to_string()),
+        }
+    });
+    std::fs::write(cluster.dir().join("shared/go"), "").unwrap();
+    cluster.wait_state(&id, "FINISHED");
 }
 
 #[test]
