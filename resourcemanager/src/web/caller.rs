@@ -2,10 +2,11 @@
 
 use axum::http::request::Parts;
 use bobbin_rm_core::Principal;
-use bobbin_service::http::caller::{Origin, Unproven, bearer, browser_problem, socket_uid};
+use bobbin_service::http::caller::{Origin, Unproven, bearer, socket_uid};
 use bobbin_service::{TokenError, account_of_name, claimed_node};
 use bobbin_types::{ContainerId, ContainerState, UserName};
 
+use super::browser;
 use super::delegation;
 use super::door::Web;
 use crate::file_tree::Person;
@@ -40,7 +41,7 @@ impl Web {
             return self.doorkeeper.by_token(&token).map_err(Unproven::Token);
         }
         let uid = socket_uid(parts, REMEDY)?;
-        if let Some(problem) = browser_problem(&parts.method, &parts.headers, &[]) {
+        if let Some(problem) = browser::problem(parts) {
             return Err(Unproven::Nothing(format!("{problem}; {REMEDY}")));
         }
         self.doorkeeper.by_uid(uid).map_err(Unproven::Nothing)

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::request::Parts;
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bobbin_service::http::caller::unknown_caller;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::webhdfs;
+use super::{metrics, pages, proxy, rest, webhdfs};
 use crate::driver::DriverHandle;
 use crate::file_tree::Files;
 use crate::grpc::identify::Doorkeeper;
@@ -27,10 +29,32 @@ pub(crate) struct Web {
     pub(crate) files: Files,
     /// As bound.
     pub(crate) address: SocketAddr,
+    /// When this process began, Unix milliseconds.
+    pub(crate) started_ms: u64,
+    /// host:port of every door of this daemon: the proxy asks none of them.
+    pub(crate) doors: Vec<String>,
+    /// One permit for each request that is being forwarded.
+    pub(crate) forwarded: Arc<Semaphore>,
+}
+
+impl Web {
+    /// `http://host:port` of this door, as the caller reaches it; from an application's own host
+    /// name, too, it leads to the door's.
+    pub(super) fn own_base(&self, parts: &Parts) -> String {
+        rest::base(self, parts)
+    }
 }
 
 fn router(web: Web) -> Router {
     Router::new()
+        .route("/", any(pages::handle))
+        .route("/cluster", any(pages::handle))
+        .route("/cluster/{*path}", any(pages::handle))
+        .route("/metrics", any(metrics::handle))
+        .route("/proxy/{*path}", any(proxy::handle))
+        .route("/ws/v1/cluster", any(rest::handle))
+        .route("/ws/v1/cluster/", any(rest::handle))
+        .route("/ws/v1/cluster/{*path}", any(rest::handle))
         .route("/webhdfs/v1", any(webhdfs::handle))
         .route("/webhdfs/v1/", any(webhdfs::handle))
         .route("/webhdfs/v1/{*path}", any(webhdfs::handle))
