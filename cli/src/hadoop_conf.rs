@@ -252,6 +252,13 @@ fn escape(text: &str) -> String {
         .replace('>', "&gt;")
 }
 
+/// The value of a property in a text like ours.
+pub(crate) fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(&format!("<name>{name}</name>"))?;
+    let (_, rest) = rest.split_once("<value>")?;
+    Some(rest.split_once("</value>")?.0.trim())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,12 +283,6 @@ mod tests {
         Host::Bound {
             otherwise: "rm.example".to_owned(),
         }
-    }
-
-    fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-        let (_, rest) = text.split_once(&format!("<name>{name}</name>"))?;
-        let (_, rest) = rest.split_once("<value>")?;
-        Some(rest.split_once("</value>")?.0)
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod args;
 mod cluster;
 mod commands;
+mod doctor;
 mod exit_codes;
 mod failure;
 #[cfg(test)]
@@ -121,7 +122,8 @@ fn run(cli: Cli) -> Outcome {
         | Command::App(_)
         | Command::Node(_)
         | Command::Token(_)
-        | Command::ClientConfig(_)) => {
+        | Command::ClientConfig(_)
+        | Command::Doctor(_)) => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -160,6 +162,7 @@ async fn run_async(command: Command, rm: Option<&str>, quiet: bool) -> Outcome {
         Command::Token(args) => match args.command {
             TokenCommand::Create(args) => commands::token::create(&args, rm, quiet).await,
         },
+        Command::Doctor(args) => commands::doctor::run(&args, rm).await,
         Command::ClientConfig(args) => commands::client_config::run(&args, rm, quiet).await,
         // Handled before there was a runtime.
         Command::Completions(_) | Command::Version | Command::DaemonExec(_) => Ok(exit_codes::DONE),

@@ -1,10 +1,11 @@
-//! Flags of `up`, `down`, `token` and `completions`.
+//! Flags of `up`, `down`, `token`, `client-config`, `doctor` and `completions`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
+use super::FormatArgs;
 use crate::parse;
 
 /// Starts a whole cluster on this host
@@ -104,6 +105,35 @@ pub(crate) struct ClientConfigArgs {
     /// lists are kept as they are
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<String>,
+}
+
+/// What a host is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// The resource manager
+    Rm,
+    /// A node agent
+    Node,
+    /// Spark and other clients of YARN
+    Spark,
+}
+
+/// Checks this host
+#[derive(Debug, Args)]
+#[command(
+    about = "Checks what this host has and lacks, and whether the cluster can be reached",
+    long_about = "Checks what this host has and lacks, and whether the cluster can be reached.\n\n\
+        For the resource manager and node agents: kernel, control groups, programs, ports, run files, \
+        disk. For Spark: Java, Spark's jars, HADOOP_CONF_DIR, tokens. Each finding is `ok`, a `note` \
+        (works, with less) or `bad` (does not work), with what to try. Ends with 1 if anything is bad.",
+    after_help = "Examples:\n  bobbin doctor\n  bobbin doctor --for node -o json"
+)]
+pub(crate) struct DoctorArgs {
+    /// Only what this needs; may be repeated
+    #[arg(long = "for", value_enum, value_name = "ROLE")]
+    pub(crate) roles: Vec<Role>,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
 }
 
 /// Prints completions for a shell

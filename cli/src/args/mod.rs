@@ -9,7 +9,8 @@ pub(crate) use application::{
     AppPriorityArgs, AppStatusArgs, AppWaitArgs, NodeCommand, NodeListArgs, NodeStatusArgs,
 };
 pub(crate) use host::{
-    ClientConfigArgs, CompletionsArgs, DownArgs, TokenCommand, TokenCreateArgs, UpArgs,
+    ClientConfigArgs, CompletionsArgs, DoctorArgs, DownArgs, Role, TokenCommand, TokenCreateArgs,
+    UpArgs,
 };
 pub(crate) use submit::{DeployMode, MapArgs, Master, OnInterrupt, SubmitArgs};
 
@@ -57,6 +58,7 @@ pub(crate) enum Command {
     Node(NodeArgs),
     Token(TokenArgs),
     ClientConfig(ClientConfigArgs),
+    Doctor(DoctorArgs),
     Completions(CompletionsArgs),
     /// Prints the version
     #[command(after_help = "Example:\n  bobbin version")]

@@ -3,6 +3,7 @@
 pub(crate) mod app;
 pub(crate) mod client_config;
 pub(crate) mod completions;
+pub(crate) mod doctor;
 pub(crate) mod down;
 mod follow;
 pub(crate) mod kill;

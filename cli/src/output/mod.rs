@@ -14,6 +14,7 @@ use std::io::{self, IsTerminal, Write};
 use serde::Serialize;
 
 use crate::args::Format;
+use crate::doctor::Finding;
 use crate::failure::{Failure, Kind};
 
 /// Writes bytes to standard output and flushes them.
@@ -116,6 +117,10 @@ pub(crate) fn nodes(list: &[Node], format: Format) -> Result<(), Failure> {
 pub(crate) fn node(one: &Node, format: Format) -> Result<(), Failure> {
     let now_ms = bobbin_service::wall_now().0;
     print(one, format, |_| table::node(one, now_ms))
+}
+
+pub(crate) fn findings(list: &[Finding], format: Format) -> Result<(), Failure> {
+    print(&list, format, |color| crate::doctor::text(list, color))
 }
 
 #[cfg(test)]
