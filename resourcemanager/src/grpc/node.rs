@@ -8,7 +8,8 @@ use bobbin_proto::v1::node_message::Message;
 use bobbin_proto::v1::node_server::Node;
 use bobbin_proto::{FieldError, field};
 use bobbin_rm_core::{
-    Event, NodeCommand, NodeRegistration, Object, Operation, Principal, SessionId, StartContainer,
+    Event, LaunchContract, NodeCommand, NodeRegistration, Object, Operation, Principal, SessionId,
+    StartContainer,
 };
 use bobbin_types::{NodeId, Resource};
 use tokio::sync::mpsc;
@@ -23,6 +24,7 @@ use super::translate::{
 };
 use super::{Doors, first_message};
 use crate::driver::PeerMessage;
+use crate::yarn::master::prepare;
 
 /// Commands under way to one node, beside those that wait in the driver's channel.
 const COMMANDS_AHEAD: usize = 64;
@@ -226,11 +228,22 @@ fn command_to_wire(doors: &Doors, node: &NodeId, command: NodeCommand) -> Comman
                 application,
             } = start.as_ref();
             let (user, launch) = (&application.user, &application.submission.launch);
-            let token = minter.attempt(container.attempt, user);
-            let secrets = BTreeMap::from([(ATTEMPT_TOKEN.to_owned(), token.into_bytes())]);
+            let attempt = container.attempt;
+            let launch = match launch.contract {
+                LaunchContract::Bobbin => {
+                    let token = minter.attempt(attempt, user).into_bytes();
+                    let secrets = BTreeMap::from([(ATTEMPT_TOKEN.to_owned(), token)]);
+                    launch_to_wire(launch, secrets)
+                }
+                LaunchContract::Yarn => {
+                    let scheduler = doors.addresses.scheduler.to_string();
+                    let secrets = prepare::secrets(minter, attempt, launch, &scheduler);
+                    launch_to_wire(&prepare::with_environment(application), secrets)
+                }
+            };
             Command::StartContainer(v1::StartContainer {
                 container_token: minter.container(*container, node, user, *resource),
-                launch: Some(launch_to_wire(launch, secrets)),
+                launch: Some(launch),
             })
         }
         NodeCommand::StopContainer {
