@@ -98,7 +98,15 @@ pub fn browser_problem(
     let own_site = !headers.contains_key("sec-fetch-site")
         || says("sec-fetch-site", b"none")
         || says("sec-fetch-site", b"same-origin");
-    if headers.contains_key(ORIGIN) || !(own_site || follows_a_link) {
+    // A form of this host's own page names that page's origin, which is the host checked above.
+    let own_form = says("sec-fetch-site", b"same-origin")
+        && headers.get_all(ORIGIN).iter().count() == 1
+        && headers.get(ORIGIN).is_some_and(|origin| {
+            let own = origin.as_bytes().strip_prefix(b"http://");
+            own.is_some() && own == headers.get(HOST).map(HeaderValue::as_bytes)
+        });
+    let foreign = headers.contains_key(ORIGIN) && !own_form;
+    if foreign || !(own_site || follows_a_link) {
         return Some("without a token nothing is taken from a web page");
     }
     None
@@ -174,6 +182,29 @@ mod tests {
             &[local, ("sec-fetch-site", "cross-site")]
         ));
         assert!(!problem(Method::GET, &[local, ("sec-fetch-site", "none")]));
+    }
+
+    #[test]
+    fn an_own_form_may_be_sent() {
+        let form = [
+            ("host", "localhost:8088"),
+            ("origin", "http://localhost:8088"),
+            ("sec-fetch-site", "same-origin"),
+        ];
+        assert!(!problem(Method::POST, &form));
+        for (place, value) in [
+            (0, "evil.example:8088"),
+            (1, "http://localhost:8089"),
+            (1, "https://localhost:8088"),
+            (1, "null"),
+            (2, "cross-site"),
+            (2, "none"),
+        ] {
+            let mut foreign = form;
+            foreign[place].1 = value;
+            assert!(problem(Method::POST, &foreign), "{value}");
+        }
+        assert!(problem(Method::POST, &form[..2]));
     }
 
     #[test]
