@@ -18,7 +18,10 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Daemon, soon};
+use bobbin_proto::v1;
+use bobbin_service::{Claims, TokenKind};
+use bobbin_types::WallMillis;
+use support::{Agent, Daemon, soon, started, submission};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -200,6 +203,117 @@ async fn what_proves_nobody_gets_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_canceled_token_is_nobodys_from_then_on() {
+    let mut daemon = Daemon::start();
+    let address = daemon.http();
+    let token = async || {
+        let (_, value) = json(&address, "GET", "/?op=GETDELEGATIONTOKEN&renewer=yarn").await;
+        value["Token"]["urlString"].as_str().unwrap().to_owned()
+    };
+    let (gone, other) = (token().await, daemon_token(&daemon, "alice").await);
+    let home = |token: &str| format!("/?op=GETHOMEDIRECTORY&delegation={token}");
+    let cancel = |token: &str| format!("/?op=CANCELDELEGATIONTOKEN&token={token}");
+    assert_eq!(json(&address, "GET", &home(&gone)).await.0, 200);
+    // Alice's own token cancels nobody else's.
+    let as_alice = format!("{}&delegation={other}", cancel(&gone));
+    let (status, value) = json(&address, "PUT", &as_alice).await;
+    assert_eq!((status, exception(&value)), (403, "AccessControlException"));
+    assert_eq!(json(&address, "PUT", &cancel("AAAA")).await.0, 401);
+    assert_eq!(json(&address, "PUT", &cancel(&gone)).await.0, 200);
+    for _ in 0..2 {
+        let address = daemon.http();
+        let (status, value) = json(&address, "GET", &home(&gone)).await;
+        assert_eq!(
+            (status, exception(&value)),
+            (401, "SecretManager$InvalidToken")
+        );
+        let words = value["RemoteException"]["message"].as_str().unwrap();
+        assert!(words.contains("canceled"), "{words}");
+        assert_eq!(json(&address, "GET", &home(&other)).await.0, 200);
+        // Twice is as good as once; renewing does not bring it back.
+        assert_eq!(json(&address, "PUT", &cancel(&gone)).await.0, 401);
+        daemon.kill_and_start();
+    }
+    daemon.stop();
+}
+
+/// A token of a user, in Bobbin's own form.
+async fn daemon_token(daemon: &Daemon, user: &str) -> String {
+    let request = v1::CreateTokenRequest {
+        subject: Some(v1::create_token_request::Subject::User(user.to_owned())),
+        valid_ms: 600_000,
+        ..v1::CreateTokenRequest::default()
+    };
+    let made = daemon.client().await.create_token(request).await.unwrap();
+    made.into_inner().token
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_read_while_it_is_written_and_keeps_what_came() {
+    let daemon = Daemon::start();
+    let address = daemon.http();
+    let path = format!("/user/{}/logs/app.inprogress", daemon.user());
+    let head = format!(
+        "PUT /webhdfs/v1{path}?op=CREATE&data=true&permission=660 HTTP/1.1\r\nHost: {address}\r\n\
+         Transfer-Encoding: chunked\r\n\r\n"
+    );
+    let mut writing = TcpStream::connect(&address).await.unwrap();
+    writing.write_all(head.as_bytes()).await.unwrap();
+    let mut sent = String::new();
+    for line in ["one\n", "two\n", "three\n"] {
+        let chunk = format!("{:x}\r\n{line}\r\n", line.len());
+        writing.write_all(chunk.as_bytes()).await.unwrap();
+        sent.push_str(line);
+        let seen = async {
+            loop {
+                let (status, text) =
+                    call(&address, "GET", &format!("{path}?op=OPEN"), "", b"").await;
+                if status == 200 && text == sent {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("what was written", seen).await;
+        // Others go on meanwhile, large changes too.
+        let folder = format!("/user/{}/d/e?op=MKDIRS", daemon.user());
+        assert_eq!(json(&address, "PUT", &folder).await.1["boolean"], true);
+        let folder = format!("/user/{}/d?op=DELETE&recursive=true", daemon.user());
+        assert_eq!(json(&address, "DELETE", &folder).await.1["boolean"], true);
+        let (_, sum) = json(&address, "GET", "/user?op=GETCONTENTSUMMARY").await;
+        assert_eq!(sum["ContentSummary"]["length"], sent.len());
+    }
+    let (_, value) = json(&address, "GET", &format!("{path}?op=GETFILESTATUS")).await;
+    assert_eq!(value["FileStatus"]["length"], sent.len());
+    let refused = put(&address, "POST", &format!("{path}?op=APPEND"), b"x").await;
+    assert!(
+        refused.1.contains("AlreadyBeingCreatedException"),
+        "{refused:?}"
+    );
+    // Its driver dies in the middle of a chunk.
+    writing.write_all(b"ff\r\nhalf").await.unwrap();
+    drop(writing);
+    let appended = async {
+        while put(&address, "POST", &format!("{path}?op=APPEND"), b"|")
+            .await
+            .0
+            != 200
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the end of the writer", appended).await;
+    let (_, text) = call(&address, "GET", &format!("{path}?op=OPEN"), "", b"").await;
+    assert!(text.starts_with(&sent) && text.ends_with('|'), "{text}");
+    let to = format!(
+        "{path}?op=RENAME&destination=/user/{}/logs/app",
+        daemon.user()
+    );
+    assert_eq!(json(&address, "PUT", &to).await.1["boolean"], true);
+    daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_input_gets_a_typed_answer() {
     let daemon = Daemon::start();
     let address = daemon.http();
@@ -355,6 +469,76 @@ async fn a_large_file_streams() {
     daemon.stop();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_containers_token_reads_as_its_applications_user_while_it_lives() {
+    let daemon = Daemon::start();
+    let address = daemon.http();
+    let home = format!("/user/{}", daemon.user());
+    let file = format!("{home}/.sparkStaging/a/lib.zip");
+    for (path, body) in [(&file, b"the zip".as_slice()), (&"/tmp/x".to_owned(), b"x")] {
+        let path = format!("{path}?op=CREATE&permission=600");
+        assert_eq!(put(&address, "PUT", &path, body).await.0, 201);
+    }
+    let chmod = format!("{home}/.sparkStaging?op=SETPERMISSION&permission=700");
+    assert_eq!(call(&address, "PUT", &chmod, "", b"").await.0, 200);
+    let mut client = daemon.client().await;
+    let mut agent = Agent::attach(&daemon, &mut client, "h1:1").await;
+    client.submit_application(submission("app")).await.unwrap();
+    let start = agent.start_command().await;
+    let bearer = format!("\r\nAuthorization: Bearer {}", start.container_token);
+    let with = async |method: &str, path: &str, extra: &str| {
+        let (status, text) = call(&address, method, path, extra, b"").await;
+        let value = serde_json::from_str(&text).unwrap_or(serde_json::Value::Null);
+        (status, exception(&value).to_owned(), text)
+    };
+    let open = format!("{file}?op=OPEN");
+    let opened = with("GET", &open, &bearer).await;
+    assert_eq!((opened.0, opened.2.as_str()), (200, "the zip"));
+    let status = with("GET", &format!("{file}?op=GETFILESTATUS"), &bearer).await;
+    assert_eq!(status.0, 200);
+    // It changes nothing, and makes no token.
+    for (method, path) in [
+        ("PUT", format!("{home}/new?op=CREATE")),
+        ("DELETE", format!("{file}?op=DELETE")),
+        ("PUT", format!("{home}/new?op=MKDIRS")),
+        ("GET", "/?op=GETDELEGATIONTOKEN".to_owned()),
+    ] {
+        let refused = with(method, &path, &bearer).await;
+        assert_eq!(
+            (refused.0, refused.1.as_str()),
+            (403, "AccessControlException"),
+            "{path}"
+        );
+    }
+    // A node's key opens nobody's files but those of its own living containers.
+    let mut claims = Claims::new(TokenKind::Container, WallMillis(u64::MAX));
+    claims.container = started(&start);
+    for (node, container, status) in [
+        ("h1:1", started(&start), 200),
+        ("h2:1", started(&start), 403),
+        ("h1:1", started(&start).replace("_000001", "_000009"), 403),
+    ] {
+        claims.node = node.to_owned();
+        claims.container = container;
+        let token = daemon.secret().for_node(node).mint(&claims);
+        let extra = format!("\r\nAuthorization: Bearer {token}");
+        assert_eq!(with("GET", &open, &extra).await.0, status, "{claims:?}");
+    }
+    agent.exited(&started(&start), 1).await;
+    let second = agent.start_command().await;
+    let ended = with("GET", &open, &bearer).await;
+    assert_eq!(
+        (ended.0, ended.1.as_str()),
+        (403, "AccessControlException"),
+        "{}",
+        ended.2
+    );
+    assert!(ended.2.contains("does not live on the node"), "{}", ended.2);
+    let lives = format!("\r\nAuthorization: Bearer {}", second.container_token);
+    assert_eq!(with("GET", &open, &lives).await.0, 200);
+    daemon.stop();
+}
+
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     format!(
@@ -374,20 +558,73 @@ fn jars() -> Option<PathBuf> {
     jars
 }
 
-fn shell(jars: &Path, conf: &Path, arguments: &[&str]) -> (bool, String) {
+fn shell_command(jars: &Path, conf: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("java");
     command
         .arg("-cp")
         .arg(format!("{}:{}/*", conf.display(), jars.display()))
         .arg("org.apache.hadoop.fs.FsShell")
         .args(arguments);
-    let output = command.output().unwrap();
+    command
+}
+
+fn shell(jars: &Path, conf: &Path, arguments: &[&str]) -> (bool, String) {
+    let output = shell_command(jars, conf, arguments).output().unwrap();
     let text = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
     (output.status.success(), text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hadoops_own_shell_uses_the_token_file() {
+    let Some(jars) = jars() else { return };
+    let daemon = Daemon::start();
+    let folder = tempfile::tempdir().unwrap();
+    let conf = format!(
+        "<configuration><property><name>fs.defaultFS</name>\
+         <value>webhdfs://{}</value></property></configuration>",
+        daemon.http()
+    );
+    std::fs::write(folder.path().join("core-site.xml"), conf).unwrap();
+    let file = folder.path().join("tokens");
+    let request = v1::CreateTokenRequest {
+        subject: Some(v1::create_token_request::Subject::User("alice".to_owned())),
+        hadoop: true,
+        ..v1::CreateTokenRequest::default()
+    };
+    let made = daemon.client().await.create_token(request).await.unwrap();
+    let made = made.into_inner();
+    let run = |arguments: &[&str]| {
+        let mut command = shell_command(&jars, folder.path(), arguments);
+        let output = command
+            .env("HADOOP_TOKEN_FILE_LOCATION", &file)
+            .output()
+            .unwrap();
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        (output.status.success(), text)
+    };
+    std::fs::write(&file, &made.hadoop_credentials).unwrap();
+    // The socket is another user's; the token is alice's, and it counts.
+    let (success, text) = run(&["-mkdir", "-p", "/user/alice/new"]);
+    assert!(success, "{text}");
+    let (success, text) = run(&["-stat", "%u", "/user/alice/new"]);
+    assert!(success && text.contains("alice"), "{text}");
+    let cancel = format!("/?op=CANCELDELEGATIONTOKEN&token={}", made.token);
+    let canceled = json(&daemon.http(), "PUT", &cancel).await;
+    assert_eq!(canceled.0, 200, "{}", canceled.1);
+    let (success, text) = run(&["-ls", "/user/alice"]);
+    assert!(
+        !success && text.contains("the token was canceled"),
+        "{text}"
+    );
+    daemon.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]

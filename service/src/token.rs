@@ -137,6 +137,8 @@ pub enum TokenError {
     Signature,
     #[error("the token has expired")]
     Expired,
+    #[error("the token was canceled")]
+    Canceled,
     #[error("a token of another kind is needed here")]
     WrongKind,
 }

@@ -3,13 +3,14 @@
 
 use std::fs::{File, FileTimes};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLockWriteGuard};
 use std::time::{Duration, SystemTime};
 
 use super::attributes::Attributes;
 use super::error::{FilesError, disk};
-use super::files::{Files, Found, visible_names};
+use super::files::{Files, Found, TRASH_PREFIX, visible_names};
 use super::path::TreePath;
 use super::permission::{Access, Person};
 
@@ -149,17 +150,18 @@ impl Files {
         path: &TreePath,
         recursive: bool,
     ) -> Result<bool, FilesError> {
-        let _order = self.changing();
+        let order = self.changing();
         self.traverse(person, path)?;
         let Some(found) = self.find(path)? else {
             return Ok(false);
         };
         self.may_take(person, path, &found)?;
+        let mut trashed = None;
         if !found.metadata.is_dir() {
             std::fs::remove_file(&found.disk).map_err(disk("remove", &found.disk))?;
         } else if recursive {
             self.may_empty(person, path)?;
-            std::fs::remove_dir_all(&found.disk).map_err(disk("remove", &found.disk))?;
+            trashed = Some(self.discard(&found.disk)?);
         } else {
             if !visible_names(&found.disk)?.is_empty() {
                 return Err(FilesError::NotEmpty(path.to_string()));
@@ -167,7 +169,21 @@ impl Files {
             std::fs::remove_dir(&found.disk).map_err(disk("remove", &found.disk))?;
         }
         sync_parent(&found.disk)?;
+        drop(order);
+        // Out of everybody's sight, so others need not wait for a large tree.
+        if let Some(trashed) = trashed {
+            std::fs::remove_dir_all(&trashed).map_err(disk("remove", &trashed))?;
+        }
         Ok(true)
+    }
+
+    /// Moves a folder where nobody sees it; what a stop leaves there goes at the next start.
+    fn discard(&self, folder: &Path) -> Result<PathBuf, FilesError> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let to = self.root.join(format!("{TRASH_PREFIX}{number}"));
+        std::fs::rename(folder, &to).map_err(disk("move", folder))?;
+        Ok(to)
     }
 
     /// Whether everything in every folder below `top` may be removed.

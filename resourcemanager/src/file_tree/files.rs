@@ -16,6 +16,8 @@ use super::permission::{Access, Person};
 const LIST_MAX: usize = 100_000;
 /// Entries in one batch. Source: `dfs.ls.limit`, HDFS.
 const BATCH_ENTRIES: usize = 1_000;
+/// Folders in the root that are being removed; no path names them.
+pub(super) const TRASH_PREFIX: &str = ".upload-trash-";
 /// A folder's children are counted up to this.
 const CHILDREN_COUNTED_MAX: usize = 10_000;
 
@@ -92,6 +94,7 @@ impl Files {
                 Ok(()) | Err(_) => {}
             }
         }
+        empty_trash(root)?;
         are_kept(root).map_err(disk("keep owners and modes (extended attributes) in", root))?;
         Ok(Files {
             root: root.to_owned(),
@@ -236,9 +239,10 @@ impl Files {
 
     /// GETCONTENTSUMMARY and GETQUOTAUSAGE: needs to list every folder below.
     pub(crate) fn summary(&self, person: &Person, path: &TreePath) -> Result<Summary, FilesError> {
-        let _order = self.reading();
         let mut summary = Summary::default();
+        let order = self.reading();
         let top = self.reach(person, path)?;
+        drop(order);
         let mut open = vec![(path.clone(), top)];
         while let Some((path, found)) = open.pop() {
             if !found.metadata.is_dir() {
@@ -246,9 +250,18 @@ impl Files {
                 summary.bytes = summary.bytes.saturating_add(found.metadata.len());
                 continue;
             }
+            // Folder by folder: a large tree must not hold up those who change something.
+            let _order = self.reading();
             person.check(&path, &found.attributes, Access::LIST)?;
             summary.folders += 1;
-            for name in visible_names(&found.disk)? {
+            let names = match visible_names(&found.disk) {
+                // It went away meanwhile.
+                Err(FilesError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    Vec::new()
+                }
+                other => other?,
+            };
+            for name in names {
                 let below = path.join(&name);
                 if let Some(found) = self.find(&below)? {
                     open.push((below, found));
@@ -257,6 +270,22 @@ impl Files {
         }
         Ok(summary)
     }
+}
+
+/// Removes what an earlier process was removing.
+fn empty_trash(root: &Path) -> Result<(), FilesError> {
+    for entry in std::fs::read_dir(root).map_err(disk("list", root))? {
+        let entry = entry.map_err(disk("list", root))?;
+        if entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with(TRASH_PREFIX)
+        {
+            let path = entry.path();
+            std::fs::remove_dir_all(&path).map_err(disk("remove", &path))?;
+        }
+    }
+    Ok(())
 }
 
 /// Names in a folder that the tree knows: not those of uploads under way.

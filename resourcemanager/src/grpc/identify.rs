@@ -14,6 +14,7 @@ use bobbin_types::UserName;
 use tonic::{Request, Status};
 
 use super::status::refused;
+use crate::revoked::Revoked;
 
 /// Proves callers. Clones share nothing that changes.
 #[derive(Clone, Debug)]
@@ -21,6 +22,7 @@ pub(crate) struct Doorkeeper {
     secret: SecretKey,
     own_uid: u32,
     root_runs_as: UserName,
+    revoked: Revoked,
 }
 
 impl Doorkeeper {
@@ -30,7 +32,19 @@ impl Doorkeeper {
             secret,
             own_uid: own_uid(),
             root_runs_as,
+            revoked: Revoked::default(),
         }
+    }
+
+    /// With the list of canceled tokens.
+    #[must_use]
+    pub(crate) fn with_revoked(self, revoked: Revoked) -> Doorkeeper {
+        Doorkeeper { revoked, ..self }
+    }
+
+    /// Canceled tokens: Bobbin's by their text, Hadoop's by their identifier.
+    pub(crate) fn revoked(&self) -> &Revoked {
+        &self.revoked
     }
 
     /// Who sent `request`: by its token if it has one, else by the uid of its unix socket.
@@ -122,6 +136,9 @@ impl Doorkeeper {
             }
             other => other?,
         };
+        if claims.kind == TokenKind::User && self.revoked.contains(token.as_bytes()) {
+            return Err(TokenError::Canceled);
+        }
         let malformed = |()| TokenError::Malformed;
         Ok(match claims.kind {
             TokenKind::User => self.user_called(claims.user.parse().map_err(|_| malformed(()))?),

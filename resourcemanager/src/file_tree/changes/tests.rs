@@ -253,3 +253,53 @@ fn a_files_size_has_its_limit_and_batches_end() {
     let rest = files.list_after(&ann, &at("/tmp/many"), last).unwrap();
     assert_eq!((rest.entries.len(), rest.remaining), (1, 0));
 }
+
+#[test]
+fn a_folder_on_its_way_out_is_nobodys_and_goes_at_the_next_start() {
+    let (folder, files) = tree();
+    let ann = person("ann");
+    put(&files, &ann, "/user/ann/a/b/c", "x").unwrap();
+    put(&files, &ann, "/user/ann/a/d", "y").unwrap();
+    assert!(files.delete(&ann, &at("/user/ann/a"), true).unwrap());
+    let names = |at: &std::path::Path| -> Vec<String> {
+        let entries = std::fs::read_dir(at).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(folder.path()), ["tmp", "user"]);
+    // As a kill in the middle leaves it.
+    let half = folder.path().join(".upload-trash-7/b");
+    std::fs::create_dir_all(&half).unwrap();
+    std::fs::write(half.join("c"), "x").unwrap();
+    assert!(TreePath::parse("/.upload-trash-7/b/c").is_err());
+    let listed = files.list(&administrator(), &at("/")).unwrap();
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    Files::open(folder.path(), "bobbin".to_owned(), 1 << 20).unwrap();
+    assert_eq!(names(folder.path()), ["tmp", "user"]);
+}
+
+#[test]
+fn a_sum_over_a_tree_lets_others_change_it() {
+    let (_folder, files) = tree();
+    let ann = person("ann");
+    for n in 0..200 {
+        put(&files, &ann, &format!("/user/ann/d{n}/f"), "12345").unwrap();
+    }
+    let sum = files.summary(&ann, &at("/user/ann")).unwrap();
+    assert_eq!((sum.folders, sum.files, sum.bytes), (201, 200, 1000));
+    std::thread::scope(|scope| {
+        let summing = scope.spawn(|| files.summary(&ann, &at("/user/ann")));
+        for n in 0..200 {
+            assert!(
+                files
+                    .delete(&ann, &at(&format!("/user/ann/d{n}")), true)
+                    .unwrap()
+            );
+        }
+        let sum = summing.join().unwrap().unwrap();
+        assert!(sum.files <= 200 && sum.bytes == sum.files * 5, "{sum:?}");
+    });
+}

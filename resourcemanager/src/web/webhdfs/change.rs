@@ -106,6 +106,34 @@ impl Call {
         Ok(json_answer(&json!({"Token": {"urlString": text}})))
     }
 
+    /// CANCELDELEGATIONTOKEN, by its owner or an administrator: from then on no door takes it.
+    pub(super) async fn cancel_token(&self) -> Result<Response, Problem> {
+        let text = self.query.get("token").unwrap_or_default();
+        let token = delegation::decode(text).ok_or(Problem::Token(TokenError::Malformed))?;
+        let expires = self.web.minter.user_expiry(&token);
+        let expires = expires.map_err(Problem::Token)?;
+        let owner = self.web.doorkeeper.by_token(&token);
+        let Principal::User { name: owner, .. } = owner.map_err(Problem::Token)? else {
+            return Err(Problem::Token(TokenError::WrongKind));
+        };
+        if owner.as_str() != self.person.name && !self.person.administrator {
+            return Err(Problem::Files(FilesError::Denied(format!(
+                "only {owner} and administrators cancel this token"
+            ))));
+        }
+        let revoked = self.web.doorkeeper.revoked().clone();
+        let canceling = move || revoked.cancel(token.as_bytes(), expires);
+        match tokio::task::spawn_blocking(canceling).await {
+            Ok(Ok(())) => Ok(StatusCode::OK.into_response()),
+            Ok(Err(e)) => {
+                let chain = anyhow::Error::new(e);
+                tracing::error!(error = format!("{chain:#}"), "a token is not canceled");
+                Err(Problem::Files(FilesError::Illegal(chain.to_string())))
+            }
+            Err(_) => Err(Problem::CutOff("the resource manager stops".to_owned())),
+        }
+    }
+
     /// RENEWDELEGATIONTOKEN says when the token ends: nothing makes it longer.
     pub(super) fn renew_token(&self) -> Result<Response, Problem> {
         let text = self.query.get("token").unwrap_or_default();

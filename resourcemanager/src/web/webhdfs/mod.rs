@@ -149,9 +149,7 @@ impl Call {
             Operation::CheckAccess => self.check_access().await,
             Operation::GetDelegationToken => self.make_token(),
             Operation::RenewDelegationToken => self.renew_token(),
-            Operation::CancelDelegationToken => Err(Problem::NotOffered(
-                "a token of Bobbin is not canceled: it ends by itself".to_owned(),
-            )),
+            Operation::CancelDelegationToken => self.cancel_token().await,
             Operation::MkDirs => self.make_folders().await,
             Operation::Rename => self.rename().await,
             Operation::Delete => self.delete().await,

@@ -8,6 +8,7 @@ use bobbin_rm_core::Denied;
 use bobbin_service::TokenError;
 use bobbin_service::http::caller::{Unproven, unknown_caller};
 use bobbin_types::ContainerId;
+use hyper::ext::ReasonPhrase;
 use serde_json::json;
 
 use crate::file_tree::FilesError;
@@ -39,7 +40,13 @@ impl IntoResponse for Problem {
         match self {
             // The client asks for a new token, or tells its user, by the class of the exception.
             Problem::Unproven(Unproven::Token(e)) | Problem::Token(e) => {
-                remote(StatusCode::UNAUTHORIZED, INVALID_TOKEN, &e.to_string())
+                let words = e.to_string();
+                let mut response = remote(StatusCode::UNAUTHORIZED, INVALID_TOKEN, &words);
+                // Of a 401 Hadoop's client shows its user the reason phrase only.
+                if let Ok(reason) = ReasonPhrase::try_from(words.into_bytes()) {
+                    response.extensions_mut().insert(reason);
+                }
+                response
             }
             Problem::Unproven(unproven @ Unproven::Nothing(_)) => unknown_caller(&unproven),
             Problem::NotAllowed(denied) => {
