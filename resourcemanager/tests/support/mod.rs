@@ -1,5 +1,6 @@
 //! The daemon as a process, and peers of it that speak the wire.
 
+pub(crate) mod hadoop;
 mod logs;
 
 pub(crate) use logs::{FakeLogs, Relayed};
@@ -131,6 +132,11 @@ impl Daemon {
     /// host:port of WebHDFS.
     pub(crate) fn http(&self) -> String {
         self.info.http.clone()
+    }
+
+    /// host:port of a door of Hadoop's clients: `client`, `scheduler`, `admin`.
+    pub(crate) fn yarn(&self, door: &str) -> String {
+        self.info.yarn[door].clone()
     }
 
     /// What the daemon's memory has been at most. Source: proc(5), `VmHWM`.

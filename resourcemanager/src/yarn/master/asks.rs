@@ -73,6 +73,8 @@ struct Group {
     told: BTreeSet<Arc<AskKey>>,
     /// The core has to be told again.
     changed: bool,
+    /// Stated in the last call.
+    is_new: bool,
 }
 
 impl Group {
@@ -144,6 +146,9 @@ impl AskBook {
         undelivered: impl Iterator<Item = &'a Grant> + Clone,
     ) -> Result<(), TooManyAsks> {
         let mut next = self.clone();
+        for group in next.groups.values_mut() {
+            group.is_new = false;
+        }
         for ask in asks {
             next.state_one(ask, undelivered.clone());
         }
@@ -184,6 +189,7 @@ impl AskBook {
             group.places.insert(ask.place.clone(), wanted);
         }
         group.changed = true;
+        group.is_new = true;
     }
 
     /// A container was granted: it is taken from every level that it satisfies.
@@ -220,15 +226,12 @@ impl AskBook {
         }
     }
 
-    /// Forgets a wish that was refused.
+    /// Forgets wishes of the last call that the core refused: it has not taken them, and the master
+    /// states them again after the refusal of its call.
     pub(crate) fn refused(&mut self, priority: i32, request_id: i64) {
-        let groups = self.groups.iter_mut();
-        for (_, group) in
-            groups.filter(|(key, _)| key.priority == priority && key.request_id == request_id)
-        {
-            group.places.clear();
-            group.changed = true;
-        }
+        self.groups.retain(|key, group| {
+            !group.is_new || key.priority != priority || key.request_id != request_id
+        });
     }
 
     /// The core's asks that have changed since the last time.

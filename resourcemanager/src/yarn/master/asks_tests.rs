@@ -129,8 +129,13 @@ fn a_wish_too_large_for_now_is_told_again_and_a_refused_one_forgotten() {
     assert_eq!(state(&mut book, &[stated(ANY, 3, true)]), ["*=3"]);
     book.too_large_now(1, 0, Resource::new(64, 1));
     assert_eq!(changes(&mut book), ["*=3"]);
+    book.refused(1, 7);
+    state(&mut book, &[]);
     book.refused(1, 0);
-    assert_eq!(changes(&mut book), ["*=0"]);
+    assert_eq!(book.groups.len(), 1, "an earlier call's");
+    state(&mut book, &[stated(ANY, 3, true)]);
+    book.refused(1, 0);
+    assert_eq!(changes(&mut book), Vec::<String>::new());
     assert!(book.groups.is_empty());
 }
 

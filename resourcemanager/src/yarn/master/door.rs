@@ -79,7 +79,8 @@ impl Authenticator for MasterDoorman {
     type Principal = MasterCaller;
 
     async fn simple(&self, peer: &Peer) -> Result<MasterCaller, RpcException> {
-        tracing::info!(target: "audit", remote = %peer.remote, "a master without a token was refused");
+        // Asked of every connection, also of one that will show its token.
+        tracing::debug!(remote = %peer.remote, "without a token it would be refused");
         let words = "SIMPLE authentication is not enabled.  Available:[TOKEN]. An application \
                      master is proven by its AMRM token alone, which is in the container_tokens file \
                      of its container (HADOOP_TOKEN_FILE_LOCATION)";
