@@ -138,19 +138,27 @@ fn check_environment(launch: &v1::LaunchContext) -> Option<String> {
     None
 }
 
+/// Says in words why files cannot be added to a container of YARN's.
+pub(crate) fn resource_problem(resources: &[v1::LocalResource]) -> Option<String> {
+    check_all(resources, &contract::TAKEN)
+}
+
 fn check_resources(launch: &v1::LaunchContext) -> Option<String> {
-    let resources = &launch.local_resources;
+    let taken: &[&str] = if is_yarn(launch) {
+        &contract::TAKEN
+    } else {
+        &TAKEN
+    };
+    check_all(&launch.local_resources, taken)
+}
+
+fn check_all(resources: &[v1::LocalResource], taken: &[&str]) -> Option<String> {
     if resources.len() > LOCAL_RESOURCES_MAX {
         return Some(format!(
             "{} local resources, at most {LOCAL_RESOURCES_MAX} are allowed",
             resources.len()
         ));
     }
-    let taken: &[&str] = if is_yarn(launch) {
-        &contract::TAKEN
-    } else {
-        &TAKEN
-    };
     let mut names = std::collections::BTreeSet::new();
     for resource in resources {
         let name = &resource.name;

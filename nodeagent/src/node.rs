@@ -1,10 +1,14 @@
 //! What all parts of one agent share, and the key that its tokens are checked with.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use bobbin_hadoop::tokens::MasterKeys;
 use bobbin_sandbox::{Bind, CgroupRoot, Launcher};
-use bobbin_service::{Claims, FileError, SecretKey, TokenError, TokenKind, atomic_write, wall_now};
+use bobbin_service::{
+    Claims, FileError, SecretKey, TokenError, TokenKind, atomic_write, hadoop_keys, key_generation,
+    wall_now,
+};
 use bobbin_types::{NodeId, Resource};
 use tokio_util::task::TaskTracker;
 
@@ -14,6 +18,7 @@ use crate::folders::Folders;
 use crate::localizer::Localizer;
 use crate::logs::Logs;
 use crate::systemd::Scope;
+use crate::yarn::Extras;
 use crate::yarn::contract::NodeEnvironment;
 
 /// The parts of an agent; all of them may be used from any task.
@@ -43,6 +48,8 @@ pub(crate) struct Node {
     pub(crate) readable: Vec<Bind>,
     /// What YARN's containers find in their environment.
     pub(crate) environment: NodeEnvironment,
+    /// How far the files of YARN's containers are.
+    pub(crate) extras: Extras,
     pub(crate) logs: Logs,
     pub(crate) keys: Keys,
     pub(crate) accounts: Accounts,
@@ -55,6 +62,8 @@ pub(crate) struct Node {
 pub(crate) struct Keys {
     file: PathBuf,
     key: RwLock<Option<SecretKey>>,
+    /// What Hadoop's tokens are checked with, made of a key in a generation.
+    hadoop: Mutex<Option<(SecretKey, i32, Arc<MasterKeys>)>>,
 }
 
 /// Why a token is not taken here.
@@ -83,6 +92,7 @@ impl Keys {
         Keys {
             file,
             key: RwLock::new(key),
+            hadoop: Mutex::new(None),
         }
     }
 
@@ -131,6 +141,25 @@ impl Keys {
         kinds: &[TokenKind],
     ) -> Result<Claims, KeyError> {
         self.verify_at(node, token, kinds, bobbin_types::WallMillis(0))
+    }
+
+    /// What tokens in Hadoop's layout are checked with at this time; `None` before the first
+    /// registration.
+    pub(crate) fn hadoop(&self) -> Option<Arc<MasterKeys>> {
+        let key = self.current()?;
+        let now = wall_now();
+        let generation = key_generation(now);
+        // One assignment is the only change, so a panic elsewhere leaves it consistent.
+        let mut made = self.hadoop.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, at, keys)) = &*made
+            && *of == key
+            && *at == generation
+        {
+            return Some(keys.clone());
+        }
+        let keys = Arc::new(hadoop_keys(&key, now));
+        *made = Some((key, generation, keys.clone()));
+        Some(keys)
     }
 
     /// A token of one container that this agent starts for a master of YARN's, whose own tokens have

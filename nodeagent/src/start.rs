@@ -18,6 +18,7 @@ use bobbin_types::NodeId;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,8 +35,9 @@ use crate::store::Store;
 use crate::systemd::Scope;
 use crate::usage::Machine;
 use crate::webhdfs::Trees;
+use crate::yarn::Extras;
 use crate::yarn::contract::NodeEnvironment;
-use crate::{grpc, rm_link, systemd, web};
+use crate::{grpc, rm_link, systemd, web, yarn};
 
 /// Programs that every container finds in `/run/bobbin/bin`.
 const PROGRAMS: [&str; 3] = ["bobbin", "bobbin-executor", "bobbin-appmaster"];
@@ -124,13 +126,15 @@ pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
     let stop = on_signals().context("cannot take signals")?;
     let lock = own_folders(&config)?;
     let listener = Listener::tcp(&config.grpc.listen).await?;
-    let yarn = bind(&config.yarn.listen, "yarn.listen").await?;
+    let containers = bind(&config.yarn.listen, "yarn.listen").await?;
     let http = bind(&config.http.listen, "http.listen").await?;
     let bound = Bound {
         grpc: listener
             .local_addr()
             .context("the listener has no address")?,
-        yarn: yarn.local_addr().context("the listener has no address")?,
+        yarn: containers
+            .local_addr()
+            .context("the listener has no address")?,
         http: http.local_addr().context("the listener has no address")?,
     };
     let name = config.name.clone();
@@ -168,9 +172,15 @@ pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
         ..DaemonInfo::of_this_process(env!("CARGO_PKG_VERSION"))
     };
     let run_files = RunFiles::write(&run, &name, &info)?;
-    let web = web::serve(http, node.clone(), sender.clone(), stop.clone());
-    let web = tokio::spawn(web);
-    let tasks = start_tasks(&node, driver, sender, listener, web, &stop);
+    let mut doors = JoinSet::new();
+    doors.spawn(web::serve(http, node.clone(), sender.clone(), stop.clone()));
+    doors.spawn(yarn::door::serve(
+        containers,
+        node.clone(),
+        sender.clone(),
+        stop.clone(),
+    ));
+    let tasks = start_tasks(&node, driver, sender, listener, doors, &stop);
     notify_ready();
     tracing::info!(node = %node.node_id, grpc = %node.grpc_address, "serving");
     let result = tasks.wait(&stop).await;
@@ -185,7 +195,7 @@ struct Tasks {
     driver: tokio::task::JoinHandle<Result<(), crate::driver::DriverError>>,
     server: tokio::task::JoinHandle<Result<(), bobbin_service::ServeError>>,
     link: tokio::task::JoinHandle<()>,
-    web: tokio::task::JoinHandle<()>,
+    doors: JoinSet<()>,
     sampler: tokio::task::JoinHandle<()>,
 }
 
@@ -194,7 +204,7 @@ fn start_tasks(
     driver: Driver,
     sender: mpsc::Sender<Input>,
     listener: Listener,
-    web: tokio::task::JoinHandle<()>,
+    doors: JoinSet<()>,
     stop: &CancellationToken,
 ) -> Tasks {
     let routes = grpc::routes(node.clone(), sender.clone());
@@ -208,7 +218,7 @@ fn start_tasks(
             stop.clone(),
         )),
         link: tokio::spawn(rm_link::run(node.clone(), sender.clone(), stop.clone())),
-        web,
+        doors,
         sampler: tokio::spawn(sample(node.clone(), sender, stop.clone())),
     }
 }
@@ -230,7 +240,7 @@ impl Tasks {
                 let _ = (&mut self.server).await;
             }
             let _ = self.link.await;
-            let _ = self.web.await;
+            self.doors.join_all().await;
             let _ = self.sampler.await;
         };
         if tokio::time::timeout(STOP_WAIT, all).await.is_err() {
@@ -419,6 +429,7 @@ fn open_node(
         shared_dirs,
         readable,
         environment,
+        extras: Extras::default(),
         logs,
         keys,
         accounts: Accounts::default(),

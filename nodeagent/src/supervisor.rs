@@ -24,6 +24,8 @@ use crate::localizer::Hold;
 use crate::logs::Stage;
 use crate::node::Node;
 use crate::ready::when_readable;
+use crate::yarn::Progress;
+use crate::yarn::contract::is_yarn;
 
 /// After TERM, the grace and the monitor's own KILL: how long until the agent steps in.
 const ESCALATE: Duration = Duration::from_secs(5);
@@ -211,6 +213,12 @@ impl Supervisor {
         // Not cut off when it is told to end: its blocking parts would go on, and the clean-up must
         // come after them.
         let cancel = CancellationToken::new();
+        let yarns = is_yarn(&order.launch);
+        let names: Vec<String> = (order.launch.local_resources.iter())
+            .filter(|_| yarns)
+            .map(|resource| resource.name.clone())
+            .collect();
+        self.node.extras.note(self.id, &names, &Progress::Pending);
         let outcome = {
             let mut preparing = std::pin::pin!(prepare(&self.node, work, order, &cancel));
             tokio::select! {
@@ -225,10 +233,14 @@ impl Supervisor {
             Ok(Prepared { spec, holds }) => {
                 self.holds = holds;
                 self.lease.clone_from(&spec.cgroups);
+                let extras = &self.node.extras;
+                extras.note(self.id, &names, &Progress::Completed);
                 self.tell(Event::Localized(self.id)).await;
                 self.wait_for_launch().await.then_some(spec)
             }
             Err(exit) => {
+                let progress = Progress::Failed(exit.diagnostics.clone());
+                self.node.extras.note(self.id, &names, &progress);
                 self.node.logs.stages.set(self.id, Stage::Ended);
                 self.tell(Event::LocalizeFailed {
                     container: self.id,
@@ -459,6 +471,7 @@ impl Supervisor {
     }
 
     async fn clean_up(&mut self) {
+        self.node.extras.end(&self.id).await;
         let (node, id, user) = (self.node.clone(), self.id, self.user.clone());
         let work = move || node.folders.clean_up_container(&id, &user);
         let trashed = match tokio::task::spawn_blocking(work).await {

@@ -43,9 +43,12 @@ pub(crate) const CREDENTIALS: &str = "container_tokens";
 pub(crate) const TAKEN: [&str; 3] = ["tmp", SCRIPT_FILE, CREDENTIALS];
 /// Bytes of the credentials: a few tokens, a keytab or two among the secrets.
 const CREDENTIALS_BYTES_MAX: usize = 1 << 20;
-/// Tokens that no container of a master may hold: with the first it would be the master, with the
-/// second the person who submitted it.
-const WITHHELD: [&str; 2] = ["YARN_AM_RM_TOKEN", "RM_DELEGATION_TOKEN"];
+/// With this token a container would be its own master.
+const AMRM_KIND: &str = "YARN_AM_RM_TOKEN";
+/// With this one it would be the person who submitted the application...
+const CLIENT_KIND: &str = "RM_DELEGATION_TOKEN";
+/// ...which it may be if its environment says so: `true`.
+const KEEP_TOKEN: &str = "BOBBIN_KEEP_RM_TOKEN";
 /// Arenas of malloc, when nobody says another number: each reserves address space of its own.
 /// Source: `hadoop-env.sh`.
 const MALLOC_ARENA_MAX: &str = "4";
@@ -119,9 +122,12 @@ pub(crate) fn credentials(launch: &v1::LaunchContext, origin: Origin) -> Bytes {
     let mut credentials = Credentials::read(stream).unwrap_or_default();
     match origin {
         Origin::ResourceManager => {}
-        Origin::Master => WITHHELD
-            .iter()
-            .for_each(|kind| credentials.remove_kind(kind)),
+        Origin::Master => {
+            credentials.remove_kind(AMRM_KIND);
+            if launch.environment.get(KEEP_TOKEN).map(String::as_str) != Some("true") {
+                credentials.remove_kind(CLIENT_KIND);
+            }
+        }
     }
     credentials.write(Version::Writable)
 }
