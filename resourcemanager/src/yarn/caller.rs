@@ -104,7 +104,8 @@ impl ClientDoorman {
 
     fn of_socket(&self, peer: &Peer, socket: &TcpStream) -> Result<Client, RpcException> {
         let refused = |why: String| {
-            tracing::info!(target: "audit", remote = %peer.remote, result = why, "refused");
+            // Also asked of those who then show a token: the door logs whom it refuses.
+            tracing::debug!(remote = %peer.remote, why, "not without a token");
             let words = format!(
                 "SIMPLE authentication is not enabled.  Available:[TOKEN]. {why}, and a stated \
                  name proves nothing here: {REMEDY}"
@@ -260,6 +261,29 @@ mod tests {
             garbage.message.contains("bobbin token create --hadoop"),
             "{garbage}"
         );
+    }
+
+    #[tokio::test]
+    async fn off_loopback_a_name_proves_nothing() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let local = listener.local_addr().unwrap();
+        let socket = TcpStream::connect(local).await.unwrap();
+        let far = Peer {
+            remote: "192.0.2.1:4000".parse().unwrap(),
+            local,
+        };
+        let refused = doorman().of_socket(&far, &socket).unwrap_err();
+        assert_eq!(refused.class, ExceptionClass::AccessControl);
+        for words in [
+            "SIMPLE authentication is not enabled",
+            "bobbin token create --hadoop FILE",
+        ] {
+            assert!(refused.message.contains(words), "{refused}");
+        }
+        let (accepted, remote) = listener.accept().await.unwrap();
+        let here = Peer { remote, local };
+        let own = doorman().of_socket(&here, &accepted).unwrap();
+        assert_eq!(own.token, None);
     }
 
     #[test]

@@ -193,5 +193,19 @@ impl ForClients<'_> {
 
 /// One line in the log for a connection that ended badly.
 pub(crate) fn log_end(door: &'static str) -> impl Fn(SocketAddr, &Ended) + Send + Sync + 'static {
-    move |peer, reason| tracing::info!(door, %peer, "a connection was ended: {reason}")
+    move |peer, reason| match reason {
+        // Every call of a command line ends so.
+        Ended::ByPeer | Ended::Idle(_) | Ended::Stopping => {
+            tracing::debug!(door, %peer, "a connection was ended: {reason}");
+        }
+        Ended::Cut(_)
+        | Ended::Protocol(_)
+        | Ended::Handshake(_)
+        | Ended::Stalled(_)
+        | Ended::TooMany(_)
+        | Ended::Displaced(_)
+        | Ended::Unread(_) => {
+            tracing::info!(door, %peer, "a connection was ended: {reason}");
+        }
+    }
 }

@@ -91,6 +91,12 @@ fn place(host: &str, rpc_port: i32, ended: bool) -> (String, i32) {
     if host.is_empty() || ended {
         return (NOTHING.to_owned(), -1);
     }
+    // Bobbin's own masters say host and port in one.
+    if let Some((name, port)) = host.rsplit_once(':')
+        && let Ok(port) = port.parse::<u16>()
+    {
+        return (name.to_owned(), i32::from(port));
+    }
     (host.to_owned(), if rpc_port > 0 { rpc_port } else { -1 })
 }
 
@@ -333,5 +339,6 @@ mod tests {
         assert_eq!(place("h", 7, false), ("h".to_owned(), 7));
         assert_eq!(place("h", 0, false), ("h".to_owned(), -1));
         assert_eq!(place("h", 7, true), ("N/A".to_owned(), -1));
+        assert_eq!(place("h:9", 0, false), ("h".to_owned(), 9));
     }
 }
