@@ -427,7 +427,7 @@ impl Driver {
         self.outbox.synced(batch);
         while let Some(held) = self.outbox.pop() {
             match held {
-                Held::Effect(effect) => self.release(effect),
+                Held::Effect(effect) => self.release(*effect),
                 Held::Answer(answer) => answer(),
             }
         }

@@ -6,7 +6,7 @@ use bobbin_rm_core::{Effect, SessionId};
 
 /// Something that leaves when the records before it are durable.
 pub(crate) enum Held {
-    Effect(Effect),
+    Effect(Box<Effect>),
     /// The answer to a question, which may have seen what is not durable yet.
     Answer(Answer),
 }
@@ -48,7 +48,7 @@ impl Outbox {
         if let Some(session) = session {
             *self.sessions.entry(session).or_default() += 1;
         }
-        self.held.push_back((batch, Held::Effect(effect)));
+        self.held.push_back((batch, Held::Effect(Box::new(effect))));
         None
     }
 
@@ -93,7 +93,9 @@ impl Outbox {
         for (batch, item) in held {
             match item {
                 Held::Answer(answer) => answers.push(answer),
-                Held::Effect(effect @ Effect::Reply { .. }) => replies.push(effect),
+                Held::Effect(effect) if matches!(*effect, Effect::Reply { .. }) => {
+                    replies.push(*effect);
+                }
                 Held::Effect(effect) => self.held.push_back((batch, Held::Effect(effect))),
             }
         }
@@ -152,7 +154,7 @@ mod tests {
         let mut left = Vec::new();
         while let Some(held) = outbox.pop() {
             if let Held::Effect(effect) = held {
-                left.push(effect);
+                left.push(*effect);
             }
         }
         left

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,12 +12,12 @@ use bobbin_proto::v1::node_server::NodeServer;
 use bobbin_proto::v1::staging_server::StagingServer;
 use bobbin_rm_core::{Effect, Event, Record, ResourceManager};
 use bobbin_service::{
-    DaemonInfo, FolderLock, Listener, MonotonicClock, RunFiles, ServeLimits, account_of_uid,
-    create_folder, load_or_create_secret, lock_folder, notify_ready, notify_stopping, on_signals,
-    own_uid, raise_file_limit, wall_now,
+    DaemonInfo, FolderLock, Listener, MonotonicClock, RunFiles, ServeError, ServeLimits,
+    account_of_uid, create_folder, load_or_create_secret, lock_folder, notify_ready,
+    notify_stopping, on_signals, own_uid, raise_file_limit, wall_now,
 };
 use bobbin_types::MESSAGE_BYTES_MAX;
-use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -82,58 +81,31 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (mut driver, handle) = Driver::new(core, clock, backing, effects);
     driver.settle().await?;
     let stop = CancellationToken::new();
-    let (http, address) = web::bind(&config.http_listen).await?;
-    let mut web = web_door(&config, (&doorkeeper, &handle), &minter, address)?;
-    let listeners = Listeners::bind(&config.yarn).await?;
-    let addresses = listeners.addresses(address);
-    let hadoop = YarnDoors {
-        doorkeeper: doorkeeper.clone(),
-        driver: handle.clone(),
-        minter: minter.clone(),
-        addresses,
-        started_ms: web.started_ms,
-    };
-    let doors = Doors {
-        doorkeeper: doorkeeper.clone(),
-        driver: handle,
+    let kept = Kept {
+        doorkeeper,
         minter,
-        addresses,
-        hadoop: addresses.for_clients(&config),
-        stop: stop.clone(),
+        handle,
+        store,
+        tree,
     };
-    let routes = routes(doors, store, StagingService::new(doorkeeper, tree));
-    let tcp = Listener::tcp(&config.listen).await?;
-    let unix = Listener::unix(&config.socket, SOCKET_MODE)?;
-    let info = daemon_info(&tcp, &addresses, &config.socket);
-    web.doors = info.yarn.values().cloned().collect();
-    web.doors.extend([info.grpc.clone(), info.http.clone()]);
+    let mut servers = Servers::open(&config, kept, &stop).await?;
     let stop_driver = CancellationToken::new();
     let mut driving = tokio::spawn(driver.run(stop_driver.clone()));
-    let mut serving = tokio::spawn(bobbin_service::serve(
-        routes,
-        vec![tcp, unix],
-        ServeLimits::default(),
-        stop.clone(),
-    ));
-    let yarn_serving = yarn::serve(listeners, &hadoop, config.protection, &stop);
-    let web_serving = tokio::spawn(web::serve(http, web, stop.clone()));
-    let run_files = RunFiles::write(&config.folders.run, "resourcemanager", &info)?;
-    tracing::info!(grpc = info.grpc, http = info.http, socket = %info.socket.display(), "serving");
     notify_ready();
     let early = tokio::select! {
         () = signals.cancelled() => Ok(()),
         ended = &mut driving => ended.context("the driver was cut off")?.map_err(anyhow::Error::from),
-        ended = &mut serving => ended.context("the servers were cut off")?.map_err(anyhow::Error::from),
+        ended = &mut servers.grpc => ended.context("the servers were cut off")?.map_err(anyhow::Error::from),
     };
     notify_stopping();
-    run_files.remove();
     stop.cancel();
+    servers.run_files.remove();
     if early.is_ok() {
-        if !serving.is_finished() {
-            serving.await.context("the servers were cut off")??;
+        if !servers.grpc.is_finished() {
+            servers.grpc.await.context("the servers were cut off")??;
         }
-        web_serving.await.context("the web door was cut off")?;
-        yarn_serving.join_all().await;
+        servers.web.await.context("the web door was cut off")?;
+        servers.yarn.join_all().await;
         stop_driver.cancel();
         driving.await.context("the driver was cut off")??;
     }
@@ -142,6 +114,79 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     drop(lock);
     tracing::info!("stopped");
     early
+}
+
+/// What the doors are made of.
+struct Kept {
+    doorkeeper: Doorkeeper,
+    minter: Minter,
+    handle: DriverHandle,
+    store: Store,
+    tree: FileTree,
+}
+
+/// The doors, open until their stop.
+struct Servers {
+    grpc: JoinHandle<Result<(), ServeError>>,
+    web: JoinHandle<()>,
+    yarn: JoinSet<()>,
+    run_files: RunFiles,
+}
+
+impl Servers {
+    /// Binds every address, serves, and says where in the run files.
+    async fn open(
+        config: &Config,
+        kept: Kept,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Servers> {
+        let Kept {
+            doorkeeper,
+            minter,
+            handle,
+            store,
+            tree,
+        } = kept;
+        let (http, address) = web::bind(&config.http_listen).await?;
+        let mut web = web_door(config, (&doorkeeper, &handle), &minter, address)?;
+        let listeners = Listeners::bind(&config.yarn).await?;
+        let addresses = listeners.addresses(address);
+        let hadoop = YarnDoors {
+            doorkeeper: doorkeeper.clone(),
+            driver: handle.clone(),
+            minter: minter.clone(),
+            addresses,
+            started_ms: web.started_ms,
+        };
+        let doors = Doors {
+            doorkeeper: doorkeeper.clone(),
+            driver: handle,
+            minter,
+            addresses,
+            hadoop: addresses.for_clients(config),
+            stop: stop.clone(),
+        };
+        let routes = routes(doors, store, StagingService::new(doorkeeper, tree));
+        let tcp = Listener::tcp(&config.listen).await?;
+        let unix = Listener::unix(&config.socket, SOCKET_MODE)?;
+        let info = daemon_info(&tcp, &addresses, &config.socket);
+        web.doors = info.yarn.values().cloned().collect();
+        web.doors.extend([info.grpc.clone(), info.http.clone()]);
+        let grpc = tokio::spawn(bobbin_service::serve(
+            routes,
+            vec![tcp, unix],
+            ServeLimits::default(),
+            stop.clone(),
+        ));
+        let servers = Servers {
+            grpc,
+            yarn: yarn::serve(listeners, &hadoop, config.protection, stop),
+            web: tokio::spawn(web::serve(http, web, stop.clone())),
+            run_files: RunFiles::write(&config.folders.run, "resourcemanager", &info)?,
+        };
+        tracing::info!(grpc = info.grpc, http = info.http, socket = %info.socket.display(), "serving");
+        Ok(servers)
+    }
 }
 
 fn folders(config: &Config) -> anyhow::Result<FolderLock> {
@@ -168,7 +213,7 @@ fn web_door(
         address,
         started_ms: wall_now().0,
         doors: Vec::new(),
-        forwarded: Arc::new(Semaphore::new(web::FORWARDED_MAX)),
+        seats: web::Seats::default(),
     })
 }
 
