@@ -11,9 +11,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bobbin_service::http::caller::unknown_caller;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::proxy::Seats;
 use super::{metrics, pages, proxy, rest, webhdfs};
 use crate::driver::DriverHandle;
 use crate::file_tree::Files;
@@ -33,8 +33,7 @@ pub(crate) struct Web {
     pub(crate) started_ms: u64,
     /// host:port of every door of this daemon: the proxy asks none of them.
     pub(crate) doors: Vec<String>,
-    /// One permit for each request that is being forwarded.
-    pub(crate) forwarded: Arc<Semaphore>,
+    pub(crate) seats: Seats,
 }
 
 impl Web {

@@ -18,4 +18,4 @@ mod webhdfs;
 
 pub(crate) use bobbin_service::http::bind;
 pub(crate) use door::{Web, serve};
-pub(crate) use proxy::FORWARDED_MAX;
+pub(crate) use proxy::Seats;

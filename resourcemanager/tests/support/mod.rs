@@ -308,6 +308,14 @@ impl Daemon {
             unary!(client.list_applications(v1::ListApplicationsRequest::default())),
             unary!(client.list_containers(containers)),
             unary!(client.kill_application(kill)),
+            unary!(client.move_application(v1::MoveApplicationRequest {
+                application_id: id.clone(),
+                queue: "default".to_owned(),
+            })),
+            unary!(client.set_priority(v1::SetPriorityRequest {
+                application_id: id.clone(),
+                priority: 1,
+            })),
             unary!(client.watch_application(of_id)),
             unary!(client.read_logs(logs)),
             unary!(client.list_log_files(files)),
@@ -577,6 +585,19 @@ impl Agent {
         (container, start.launch.unwrap())
     }
 
+    /// The container, which a master started, runs.
+    pub(crate) async fn runs(&mut self, container: &str, memory_mib: u64) {
+        let up = v1::ContainerStarted {
+            container_id: container.to_owned(),
+            resource: Some(v1::Resource {
+                memory_mib,
+                vcores: 1,
+                countable: vec![],
+            }),
+        };
+        self.send(NodeUp::ContainerStarted(up)).await;
+    }
+
     pub(crate) async fn exited(&mut self, container: &str, exit_status: i32) {
         let status = v1::ContainerStatus {
             container_id: container.to_owned(),
@@ -603,6 +624,16 @@ impl Agent {
         loop {
             if let NodeBody::StopContainer(stop) = self.command().await {
                 assert_eq!(stop.container_id, container);
+                return;
+            }
+        }
+    }
+
+    pub(crate) async fn signaled(&mut self, container: &str, signal: v1::ContainerSignal) {
+        loop {
+            if let NodeBody::SignalContainer(told) = self.command().await {
+                assert_eq!(told.container_id, container);
+                assert_eq!(told.signal(), signal);
                 return;
             }
         }
@@ -692,8 +723,17 @@ pub(crate) struct Master {
 
 impl Master {
     pub(crate) async fn attach(daemon: &Daemon, token: &str) -> Master {
+        Master::attach_at(daemon, token, "").await
+    }
+
+    /// With a page of its own.
+    pub(crate) async fn attach_at(daemon: &Daemon, token: &str, tracking_url: &str) -> Master {
         let (messages, stream) = mpsc::channel(16);
-        let message = Some(AmBody::Register(v1::RegisterMaster::default()));
+        let register = v1::RegisterMaster {
+            tracking_url: tracking_url.to_owned(),
+            ..Default::default()
+        };
+        let message = Some(AmBody::Register(register));
         messages.send(v1::AmMessage { message }).await.unwrap();
         let mut client = ApplicationMasterClient::new(daemon.tcp(Some(token)).await);
         let answers = client

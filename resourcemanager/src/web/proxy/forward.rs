@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, Bytes};
-use axum::http::{Method, Request, Response, Uri};
+use axum::http::{Request, Response};
 use futures::StreamExt;
 use futures::stream::unfold;
 use hyper::client::conn::http1;
@@ -12,6 +12,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
+
+use super::seats::Seat;
 
 /// Until the connection stands.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
@@ -88,10 +90,8 @@ pub(super) async fn connect(
 pub(super) async fn ask(
     stream: TcpStream,
     address: SocketAddr,
-    method: Method,
-    uri: Uri,
-    headers: axum::http::HeaderMap,
-    body: Body,
+    request: Request<Body>,
+    seat: Seat,
 ) -> Result<Response<Body>, ForwardError> {
     let broken = |e| ForwardError::Broken(address, e);
     let (mut sender, connection) = http1::Builder::new()
@@ -106,17 +106,14 @@ pub(super) async fn ask(
             tracing::debug!(%address, "a forwarded connection ended early: {e}");
         }
     }));
-    let mut request = Request::new(bounded(body, REQUEST_BYTES_MAX, IDLE_TIME, None));
-    *request.method_mut() = method;
-    *request.uri_mut() = uri;
-    *request.headers_mut() = headers;
+    let request = request.map(|body| bounded(body, REQUEST_BYTES_MAX, IDLE_TIME, None));
     match timeout(ANSWER_TIME, sender.send_request(request)).await {
         Ok(Ok(response)) => Ok(response.map(|incoming| {
             bounded(
                 Body::new(incoming),
                 ANSWER_BYTES_MAX,
                 IDLE_TIME,
-                Some(connection),
+                Some((connection, seat)),
             )
         })),
         Ok(Err(e)) => Err(broken(e)),
@@ -124,23 +121,21 @@ pub(super) async fn ask(
     }
 }
 
+/// The connection's task, and the request's place among those that are forwarded.
+type Held = (AbortOnDropHandle<()>, Seat);
+
 struct Bounded {
     data: BodyDataStream,
     left: u64,
     max: u64,
     idle: Duration,
-    /// Kept alive until the body has ended.
-    _connection: Option<AbortOnDropHandle<()>>,
+    /// Held until the body has ended.
+    _held: Option<Held>,
 }
 
 /// A body that ends with an error when it is too long or too slow. An empty one stays empty, so that
 /// no body is announced where there is none.
-fn bounded(
-    body: Body,
-    max: u64,
-    idle: Duration,
-    connection: Option<AbortOnDropHandle<()>>,
-) -> Body {
+fn bounded(body: Body, max: u64, idle: Duration, held: Option<Held>) -> Body {
     use axum::body::HttpBody as _;
     if body.is_end_stream() {
         return Body::empty();
@@ -150,7 +145,7 @@ fn bounded(
         left: max,
         max,
         idle,
-        _connection: connection,
+        _held: held,
     };
     Body::from_stream(unfold(Some(state), |state| async {
         let mut state = state?;

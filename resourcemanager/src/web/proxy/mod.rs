@@ -9,6 +9,7 @@
 
 mod forward;
 mod headers;
+mod seats;
 mod target;
 
 use std::net::SocketAddr;
@@ -32,10 +33,8 @@ use super::rest::is_tracked;
 use crate::driver::Failure;
 use crate::grpc::identify::decide;
 use forward::ForwardError;
+pub(crate) use seats::Seats;
 use target::{Target, TargetError};
-
-/// Requests that are forwarded at a time.
-pub(crate) const FORWARDED_MAX: usize = 512;
 
 /// Why the application's page is not shown.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +60,7 @@ enum Unshown {
          visitors back here; its yarn.resourcemanager.webapp.address must be this door's address"
     )]
     Filtered,
-    #[error("{FORWARDED_MAX} requests are being forwarded; try again")]
+    #[error("too many requests to pages of applications are being forwarded; try again")]
     Busy,
     #[error("a page of another application may not be part of this one")]
     NotANavigation,
@@ -150,7 +149,6 @@ async fn show(
     if headers::is_own(&parts.headers) {
         return Err(Unshown::Circle);
     }
-    let _seat = web.forwarded.try_acquire().map_err(|_| Unshown::Busy)?;
     forward(web, parts, body, principal, &report, rest).await
 }
 
@@ -225,6 +223,7 @@ async fn forward(
     report: &ApplicationReport,
     rest: &str,
 ) -> Result<Response, Unshown> {
+    let seat = web.seats.take(&report.user).ok_or(Unshown::Busy)?;
     let target = Target::read(&report.tracking_url)?;
     let address = checked(web, &target, report).await?;
     let user = match principal {
@@ -235,10 +234,12 @@ async fn forward(
     };
     let path = with_query(&format!("{}{rest}", target.path), parts.uri.query());
     let uri = path.parse::<Uri>().map_err(|_| Unshown::NoApplication)?;
-    let sent = headers::request(&parts.headers, &target, &user);
     let stream = forward::connect(web.address.ip(), address).await?;
-    let method = parts.method.clone();
-    let answer = forward::ask(stream, address, method, uri, sent, body).await?;
+    let mut request = Request::new(body);
+    *request.method_mut() = parts.method.clone();
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers::request(&parts.headers, &target, &user);
+    let answer = forward::ask(stream, address, request, seat).await?;
     let base = format!("/proxy/{}", report.id);
     if headers::leads_back(answer.headers(), &base) {
         return Err(Unshown::Filtered);

@@ -34,8 +34,8 @@ use bobbin_service::wall_now;
 use bobbin_types::{ApplicationId, AttemptId, ContainerId};
 use percent_encoding::percent_decode_str;
 
-pub(super) use application::{Frame, diagnostics, is_tracked, logs_url};
 pub(super) use answer::plain_headers;
+pub(super) use application::{Frame, diagnostics, is_tracked, logs_url};
 pub(super) use document::push_xml_text;
 
 use super::door::Web;
@@ -111,9 +111,11 @@ impl Call {
             [] | ["info"] => self.get()?.info().await,
             ["metrics"] => self.get()?.metrics().await,
             ["scheduler"] => self.get()?.scheduler().await,
-            ["scheduler", "activities" | "app-activities" | "bulk-activities" | "logs", ..] => {
-                Err(Problem::NotOffered(ACTIVITIES))
-            }
+            [
+                "scheduler",
+                "activities" | "app-activities" | "bulk-activities" | "logs",
+                ..,
+            ] => Err(Problem::NotOffered(ACTIVITIES)),
             ["scheduler-conf", ..] => Err(Problem::NotOffered(SCHEDULER_CHANGES)),
             ["appstatistics"] => self.get()?.statistics().await,
             ["userinfo"] => self.get()?.user_info(),
@@ -124,8 +126,12 @@ impl Call {
             ["delegation-token", ..] => Err(Problem::NotOffered(TOKENS)),
             ["reservation", ..] => Err(Problem::NotOffered(RESERVATIONS)),
             [
-                "get-node-labels" | "get-node-to-labels" | "label-mappings"
-                | "replace-node-to-labels" | "add-node-labels" | "remove-node-labels",
+                "get-node-labels"
+                | "get-node-to-labels"
+                | "label-mappings"
+                | "replace-node-to-labels"
+                | "add-node-labels"
+                | "remove-node-labels",
                 ..,
             ] => Err(Problem::NotOffered(LABELS)),
             _ => Err(nowhere()),
@@ -200,7 +206,11 @@ impl Call {
     }
 
     async fn report(&self, id: ApplicationId) -> Result<ApplicationReport, Problem> {
-        let report = self.web.driver.read(move |core| core.application(id)).await?;
+        let report = self
+            .web
+            .driver
+            .read(move |core| core.application(id))
+            .await?;
         report.ok_or_else(|| Problem::NotFound(format!("app with id: {id} not found")))
     }
 
@@ -238,7 +248,8 @@ fn segments(path: &str) -> Result<Vec<String>, Problem> {
     }
     let decoded = segments.into_iter().map(|segment| {
         let text = percent_decode_str(segment).decode_utf8();
-        text.map(std::borrow::Cow::into_owned).map_err(|_| nowhere())
+        text.map(std::borrow::Cow::into_owned)
+            .map_err(|_| nowhere())
     });
     decoded.collect()
 }
@@ -264,7 +275,9 @@ fn attempt_id(application: ApplicationId, text: &str) -> Result<AttemptId, Probl
     if id.application == application {
         Ok(id)
     } else {
-        Err(Problem::NotFound(format!("{id} is not one of {application}")))
+        Err(Problem::NotFound(format!(
+            "{id} is not one of {application}"
+        )))
     }
 }
 
