@@ -1,10 +1,15 @@
 //! The doors of clients (8032) and administrators (8033) of the real binary, called as Hadoop's
 //! client library does.
 
-#[expect(
+#![expect(
     clippy::unwrap_used,
+    reason = "test code outside test functions: an error there ends the test"
+)]
+
+#[expect(
     clippy::panic,
     dead_code,
+    unused_imports,
     reason = "test code outside test functions: an error there ends the test; shared support"
 )]
 mod support;
@@ -87,12 +92,9 @@ async fn submit(
     ipc.call("submitApplication", &request).await
 }
 
-async fn report(
-    ipc: &mut Ipc,
-    id: &yarn::ApplicationId,
-) -> Result<yarn::ApplicationReport, Thrown> {
+async fn report(ipc: &mut Ipc, id: yarn::ApplicationId) -> Result<yarn::ApplicationReport, Thrown> {
     let request = yarn::GetApplicationReportRequest {
-        application_id: Some(id.clone()),
+        application_id: Some(id),
     };
     let answer: yarn::GetApplicationReportResponse =
         ipc.call("getApplicationReport", &request).await?;
@@ -105,16 +107,16 @@ async fn list(ipc: &mut Ipc) -> Result<Vec<yarn::ApplicationReport>, Thrown> {
     Ok(answer.applications)
 }
 
-async fn kill(ipc: &mut Ipc, id: &yarn::ApplicationId) -> Result<bool, Thrown> {
+async fn kill(ipc: &mut Ipc, id: yarn::ApplicationId) -> Result<bool, Thrown> {
     let request = yarn::KillApplicationRequest {
-        application_id: Some(id.clone()),
+        application_id: Some(id),
         diagnostics: Some("by a\ntest".to_owned()),
     };
     let answer: yarn::KillApplicationResponse = ipc.call("forceKillApplication", &request).await?;
     Ok(answer.is_kill_completed())
 }
 
-fn text(id: &yarn::ApplicationId) -> String {
+fn text(id: yarn::ApplicationId) -> String {
     format!("application_{}_{:04}", id.cluster_timestamp(), id.id())
 }
 
@@ -166,14 +168,14 @@ async fn one_application_through_both_doors() {
     let mut agent = Agent::attach(&daemon, &mut grpc, NODE).await;
     let mut ipc = by_socket(&daemon).await;
     let id = new_id(&mut ipc).await;
-    submit(&mut ipc, context(id.clone(), 128)).await.unwrap();
+    submit(&mut ipc, context(id, 128)).await.unwrap();
     // The answer was lost, and the client says it again.
-    submit(&mut ipc, context(id.clone(), 128)).await.unwrap();
+    submit(&mut ipc, context(id, 128)).await.unwrap();
     let (container, launch) = agent.started().await;
     assert_eq!(launch.contract(), v1::LaunchContract::Yarn);
     assert_eq!(launch.argv, ["sleep 60 1><LOG_DIR>/stdout"]);
 
-    let seen = report(&mut ipc, &id).await.unwrap();
+    let seen = report(&mut ipc, id).await.unwrap();
     assert_eq!(seen.user(), daemon.user());
     assert_eq!(
         (seen.queue(), seen.application_type()),
@@ -184,13 +186,13 @@ async fn one_application_through_both_doors() {
         yarn::YarnApplicationState::Accepted
     );
     assert_eq!((seen.host(), seen.rpc_port()), ("N/A", -1));
-    let proxy = format!("http://{}/proxy/{}/", daemon.http(), text(&id));
+    let proxy = format!("http://{}/proxy/{}/", daemon.http(), text(id));
     assert_eq!(seen.tracking_url(), proxy);
     assert_eq!(seen.am_rm_token, None);
     let listed = list(&mut ipc).await.unwrap();
     assert_eq!(listed.len(), 1);
     let request = v1::GetApplicationRequest {
-        application_id: text(&id),
+        application_id: text(id),
     };
     let by_grpc = grpc.get_application(request).await.unwrap().into_inner();
     assert_eq!(
@@ -202,7 +204,7 @@ async fn one_application_through_both_doors() {
         .call(
             "getApplicationAttempts",
             &yarn::GetApplicationAttemptsRequest {
-                application_id: Some(id.clone()),
+                application_id: Some(id),
             },
         )
         .await
@@ -227,20 +229,20 @@ async fn one_application_through_both_doors() {
     );
 
     assert!(
-        !kill(&mut ipc, &id).await.unwrap(),
+        !kill(&mut ipc, id).await.unwrap(),
         "its container still runs"
     );
     agent.stopped(&container).await;
-    assert!(!kill(&mut ipc, &id).await.unwrap());
+    assert!(!kill(&mut ipc, id).await.unwrap());
     agent.exited(&container, 137).await;
-    let ended = wait_for_state(&mut grpc, &text(&id), "KILLED").await;
+    let ended = wait_for_state(&mut grpc, &text(id), "KILLED").await;
     assert!(
         ended.diagnostics.contains("by a test"),
         "{}",
         ended.diagnostics
     );
-    assert!(kill(&mut ipc, &id).await.unwrap());
-    let last = report(&mut ipc, &id).await.unwrap();
+    assert!(kill(&mut ipc, id).await.unwrap());
+    let last = report(&mut ipc, id).await.unwrap();
     assert_eq!(
         last.final_application_status(),
         yarn::FinalApplicationStatus::AppKilled
@@ -256,39 +258,37 @@ async fn what_cannot_work_is_refused_before_it_is_on_record() {
     let _agent = Agent::attach(&daemon, &mut grpc, NODE).await;
     let mut ipc = by_socket(&daemon).await;
     let id = new_id(&mut ipc).await;
-    let refused = submit(&mut ipc, context(id.clone(), 1 << 30))
-        .await
-        .unwrap_err();
+    let refused = submit(&mut ipc, context(id, 1 << 30)).await.unwrap_err();
     assert_eq!(refused.name(), "InvalidResourceRequestException");
     assert!(
         refused.message.contains("largest nodes have"),
         "{refused:?}"
     );
-    let refused = submit(&mut ipc, context(id.clone(), -1)).await.unwrap_err();
+    let refused = submit(&mut ipc, context(id, -1)).await.unwrap_err();
     assert_eq!(refused.name(), "InvalidResourceRequestException");
-    let mut other = context(id.clone(), 128);
+    let mut other = context(id, 128);
     other.queue = Some("night".to_owned());
     let refused = submit(&mut ipc, other).await.unwrap_err();
     assert_eq!(refused.name(), "YarnException");
     assert!(refused.message.contains("no queue 'night'"), "{refused:?}");
-    let mut other = context(id.clone(), 128);
+    let mut other = context(id, 128);
     other.am_container_spec.as_mut().unwrap().command.clear();
     assert_eq!(
         submit(&mut ipc, other).await.unwrap_err().name(),
         "YarnException"
     );
-    let mut other = context(id.clone(), 128);
+    let mut other = context(id, 128);
     other.application_id = None;
     let refused = submit(&mut ipc, other).await.unwrap_err();
     assert_eq!(refused.name(), "ApplicationIdNotProvidedException");
-    let unknown = report(&mut ipc, &id).await.unwrap_err();
+    let unknown = report(&mut ipc, id).await.unwrap_err();
     assert_eq!(unknown.name(), "ApplicationNotFoundException");
     assert_eq!(
         unknown.message,
         format!(
             "Application with id '{}' doesn't exist in RM. Please check that the job submission \
              was successful.",
-            text(&id)
+            text(id)
         )
     );
     assert!(list(&mut ipc).await.unwrap().is_empty());
@@ -303,27 +303,23 @@ async fn a_token_is_its_owner_and_no_more() {
     let token = token_of(&daemon, "carol").await;
     let mut carol = by_token(&daemon, &token).await;
     let hers = new_id(&mut carol).await;
-    submit(&mut carol, context(hers.clone(), 128))
-        .await
-        .unwrap();
-    assert_eq!(report(&mut carol, &hers).await.unwrap().user(), "carol");
+    submit(&mut carol, context(hers, 128)).await.unwrap();
+    assert_eq!(report(&mut carol, hers).await.unwrap().user(), "carol");
 
     let mut other = by_token(&daemon, &token_of(&daemon, "dave").await).await;
     assert_eq!(
-        report(&mut other, &hers).await.unwrap_err().name(),
+        report(&mut other, hers).await.unwrap_err().name(),
         "AccessControlException"
     );
     assert_eq!(
-        kill(&mut other, &hers).await.unwrap_err().name(),
+        kill(&mut other, hers).await.unwrap_err().name(),
         "AccessControlException"
     );
     assert!(list(&mut other).await.unwrap().is_empty());
-    let stolen = submit(&mut other, context(hers.clone(), 128))
-        .await
-        .unwrap_err();
+    let stolen = submit(&mut other, context(hers, 128)).await.unwrap_err();
     assert_eq!(stolen.name(), "AccessControlException");
     let move_it = yarn::MoveApplicationAcrossQueuesRequest {
-        application_id: hers.clone(),
+        application_id: hers,
         target_queue: "default".to_owned(),
     };
     let moved = other
@@ -366,8 +362,8 @@ async fn an_expired_token_stays_good_for_what_was_submitted_with_it() {
     let daemon = Daemon::start();
     let mut carol = by_token(&daemon, &token_of(&daemon, "carol").await).await;
     let id = new_id(&mut carol).await;
-    submit(&mut carol, context(id.clone(), 128)).await.unwrap();
-    let submitted = report(&mut carol, &id).await.unwrap().start_time();
+    submit(&mut carol, context(id, 128)).await.unwrap();
+    let submitted = report(&mut carol, id).await.unwrap().start_time();
     let signed = |owner: &str, issued: i64, expired: i64| {
         let token = yarn::YarnDelegationTokenIdentifier {
             owner: Some(owner.to_owned()),
@@ -379,12 +375,10 @@ async fn an_expired_token_stays_good_for_what_was_submitted_with_it() {
     };
     let during = signed("carol", submitted - 1000, submitted + 1);
     let mut expired = by_token(&daemon, &during).await;
-    assert_eq!(report(&mut expired, &id).await.unwrap().name(), "one");
+    assert_eq!(report(&mut expired, id).await.unwrap().name(), "one");
     for refused in [
         list(&mut expired).await.unwrap_err(),
-        submit(&mut expired, context(id.clone(), 128))
-            .await
-            .unwrap_err(),
+        submit(&mut expired, context(id, 128)).await.unwrap_err(),
     ] {
         assert_eq!(refused.name(), "InvalidToken");
         assert!(
@@ -397,15 +391,12 @@ async fn an_expired_token_stays_good_for_what_was_submitted_with_it() {
     for token in [before, anothers] {
         let mut ipc = by_token(&daemon, &token).await;
         assert_eq!(
-            report(&mut ipc, &id).await.unwrap_err().name(),
+            report(&mut ipc, id).await.unwrap_err().name(),
             "InvalidToken"
         );
-        assert_eq!(
-            kill(&mut ipc, &id).await.unwrap_err().name(),
-            "InvalidToken"
-        );
+        assert_eq!(kill(&mut ipc, id).await.unwrap_err().name(), "InvalidToken");
     }
-    assert!(kill(&mut expired, &id).await.unwrap(), "nothing of it runs");
+    assert!(kill(&mut expired, id).await.unwrap(), "nothing of it runs");
     daemon.stop();
 }
 
@@ -414,10 +405,10 @@ async fn an_unmanaged_master_finds_its_token_and_nobody_else_does() {
     let daemon = Daemon::start();
     let mut carol = by_token(&daemon, &token_of(&daemon, "carol").await).await;
     let id = new_id(&mut carol).await;
-    let mut unmanaged = context(id.clone(), 128);
+    let mut unmanaged = context(id, 128);
     unmanaged.unmanaged_am = Some(true);
     submit(&mut carol, unmanaged).await.unwrap();
-    let seen = report(&mut carol, &id).await.unwrap();
+    let seen = report(&mut carol, id).await.unwrap();
     assert_eq!(
         seen.yarn_application_state(),
         yarn::YarnApplicationState::Accepted
@@ -427,7 +418,7 @@ async fn an_unmanaged_master_finds_its_token_and_nobody_else_does() {
     if nix::unistd::geteuid().is_root() {
         let mut administrator = by_socket(&daemon).await;
         assert_eq!(
-            report(&mut administrator, &id).await.unwrap().am_rm_token,
+            report(&mut administrator, id).await.unwrap().am_rm_token,
             None
         );
     }
@@ -444,7 +435,7 @@ async fn an_unmanaged_master_finds_its_token_and_nobody_else_does() {
         .call_bytes("registerApplicationMaster", &register)
         .await
         .unwrap();
-    let seen = report(&mut carol, &id).await.unwrap();
+    let seen = report(&mut carol, id).await.unwrap();
     assert_eq!(
         seen.yarn_application_state(),
         yarn::YarnApplicationState::Running
@@ -452,6 +443,43 @@ async fn an_unmanaged_master_finds_its_token_and_nobody_else_does() {
     assert_eq!(seen.am_rm_token, None);
     assert_eq!((seen.host(), seen.rpc_port()), ("here", 77));
     assert_eq!(seen.original_tracking_url(), "http://here:4040");
+    daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_grpc_changes_is_seen_here() {
+    let daemon = Daemon::start();
+    let mut grpc = daemon.client().await;
+    let mut ipc = by_socket(&daemon).await;
+    let id = new_id(&mut ipc).await;
+    submit(&mut ipc, context(id, 128)).await.unwrap();
+    let request = v1::SetPriorityRequest {
+        application_id: text(id),
+        priority: 9,
+    };
+    let set = grpc.set_priority(request).await.unwrap().into_inner();
+    assert_eq!(set.priority, 9);
+    let seen = report(&mut ipc, id).await.unwrap();
+    assert_eq!(seen.priority.unwrap().priority(), 9);
+    let to = |queue: &str| v1::MoveApplicationRequest {
+        application_id: text(id),
+        queue: queue.to_owned(),
+    };
+    let moved = grpc.move_application(to("default")).await.unwrap();
+    assert_eq!(moved.into_inner().queue, "default");
+    let refused = grpc.move_application(to("night")).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    assert!(refused.message().contains("no queue 'night'"), "{refused}");
+    let mut other = daemon.user_client("dave").await;
+    let denied = other.move_application(to("default")).await.unwrap_err();
+    assert_eq!(denied.code(), tonic::Code::PermissionDenied);
+    let node = v1::CreateTokenRequest {
+        subject: Some(v1::create_token_request::Subject::Node("h2".to_owned())),
+        valid_ms: 0,
+        hadoop: true,
+    };
+    let refused = grpc.create_token(node).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
     daemon.stop();
 }
 
