@@ -183,8 +183,8 @@ impl Connection {
     #[must_use]
     pub fn missing(&self) -> u32 {
         match self.state {
-            // The header has no length before it.
-            State::Header => 0,
+            // The header has no length before it, and after the end nothing is waited for.
+            State::Header | State::Closed => 0,
             State::SimpleAsked(_)
             | State::Negotiate { .. }
             | State::Initiate { .. }
@@ -192,8 +192,7 @@ impl Connection {
             | State::TokenShown { .. }
             | State::Context { .. }
             | State::Introduced
-            | State::Open
-            | State::Closed => self.received.missing().max(self.unwrapped.missing()),
+            | State::Open => self.received.missing().max(self.unwrapped.missing()),
         }
     }
 

@@ -36,8 +36,9 @@ fn closed(connection: &mut Connection) -> CloseReason {
         Some(Event::Closing(reason)) => reason,
         other => panic!("expected the end, not {other:?}"),
     };
-    feed(connection, &test_client::ping());
+    feed(connection, &[0x7f, 0xff, 0xff, 0xff]);
     assert_eq!(connection.poll(), None, "nothing follows the end");
+    assert_eq!(connection.missing(), 0);
     reason
 }
 

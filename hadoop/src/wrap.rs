@@ -85,9 +85,9 @@ impl Wrapper {
         Some(Self { receive, send })
     }
 
-    /// The client's: only for tests.
-    #[cfg(test)]
-    pub(crate) fn of_client(verified: &Verified) -> Option<Self> {
+    /// The client's: for what plays one in tests.
+    #[must_use]
+    pub fn of_client(verified: &Verified) -> Option<Self> {
         let Self { receive, send } = Self::of_server(verified)?;
         Some(Self {
             receive: send,
