@@ -1,5 +1,10 @@
 //! The scheduler's door (8030) of the real binary, called as Hadoop's client library does.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code outside test functions: an error there ends the test"
+)]
+
 #[expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -205,10 +210,10 @@ async fn the_life_of_a_master() {
     let ids: Vec<yarn::ContainerId> = answer
         .allocated_containers
         .iter()
-        .map(|c| c.id.clone().unwrap())
+        .map(|c| c.id.unwrap())
         .collect();
     let release = yarn::AllocateRequest {
-        release: vec![ids[0].clone()],
+        release: vec![ids[0]],
         ..heartbeat(1)
     };
     let mut response_id = allocate(&mut ipc, &release).await.unwrap().response_id();
@@ -417,4 +422,70 @@ async fn only_the_right_token_opens_the_door() {
         .unwrap();
     assert_eq!(refused.name(), "InvalidToken");
     assert!(stage.connect().await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_is_given_another_size() {
+    let mut stage = Stage::new().await;
+    let mut ipc = stage.registered().await;
+    let answer = allocate(&mut ipc, &asking(0, 1, 128)).await.unwrap();
+    let container = answer.allocated_containers[0].clone();
+    let id = container.id.unwrap();
+    let update = |response_id, memory, kind: yarn::ContainerUpdateType| yarn::AllocateRequest {
+        update_requests: vec![yarn::UpdateContainerRequest {
+            container_version: 0,
+            container_id: id,
+            update_type: kind.into(),
+            capability: Some(yarn::Resource {
+                memory: Some(memory),
+                virtual_cores: Some(1),
+                resource_value_map: Vec::new(),
+            }),
+            execution_type: None,
+        }],
+        ..heartbeat(response_id)
+    };
+    let increase = yarn::ContainerUpdateType::IncreaseResource;
+    let early = allocate(&mut ipc, &update(1, 512, increase)).await.unwrap();
+    assert_eq!(early.update_errors.len(), 1, "it does not run yet");
+    assert_eq!(
+        early.update_errors[0]
+            .update_request
+            .as_ref()
+            .unwrap()
+            .container_id,
+        id
+    );
+    assert!(!early.update_errors[0].reason().is_empty());
+    stage.agent.runs(&text(&id), 128).await;
+    let mut response_id = 2;
+    let calls = async {
+        loop {
+            let answer = allocate(&mut ipc, &update(response_id, 512, increase))
+                .await
+                .unwrap();
+            response_id = answer.response_id();
+            if let [updated] = answer.updated_containers.as_slice() {
+                return updated.clone();
+            }
+        }
+    };
+    let updated = support::soon("the container's new size", calls).await;
+    assert_eq!(updated.update_type(), increase);
+    assert_eq!(
+        (updated.container.version(), &updated.container.id),
+        (1, &container.id)
+    );
+    let keys = hadoop_keys(&stage.daemon.secret().for_node(NODE), wall_now());
+    let token = updated.container.container_token.unwrap();
+    let said: yarn::ContainerTokenIdentifier = keys.verify(&token).unwrap();
+    assert_eq!(
+        (said.resource.as_ref().unwrap().memory(), said.version()),
+        (512, 1)
+    );
+    let promote = yarn::ContainerUpdateType::PromoteExecutionType;
+    let answer = allocate(&mut ipc, &update(response_id, 512, promote))
+        .await
+        .unwrap();
+    assert!(answer.update_errors[0].reason().contains("GUARANTEED"));
 }

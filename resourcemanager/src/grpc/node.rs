@@ -222,29 +222,7 @@ fn command_to_wire(doors: &Doors, node: &NodeId, command: NodeCommand) -> Comman
             reason: reason.to_string(),
         }),
         NodeCommand::StartContainer(start) => {
-            let StartContainer {
-                container,
-                resource,
-                application,
-            } = start.as_ref();
-            let (user, launch) = (&application.user, &application.submission.launch);
-            let attempt = container.attempt;
-            let launch = match launch.contract {
-                LaunchContract::Bobbin => {
-                    let token = minter.attempt(attempt, user).into_bytes();
-                    let secrets = BTreeMap::from([(ATTEMPT_TOKEN.to_owned(), token)]);
-                    launch_to_wire(launch, secrets)
-                }
-                LaunchContract::Yarn => {
-                    let scheduler = doors.addresses.scheduler.to_string();
-                    let secrets = prepare::secrets(minter, attempt, launch, &scheduler);
-                    launch_to_wire(&prepare::with_environment(application), secrets)
-                }
-            };
-            Command::StartContainer(v1::StartContainer {
-                container_token: minter.container(*container, node, user, *resource),
-                launch: Some(launch),
-            })
+            Command::StartContainer(start_to_wire(doors, node, &start))
         }
         NodeCommand::StopContainer {
             container,
@@ -287,5 +265,32 @@ fn command_to_wire(doors: &Doors, node: &NodeId, command: NodeCommand) -> Comman
             resource: Some(resource.into()),
             version,
         }),
+    }
+}
+
+/// A master's start, with what proves it: to a YARN master its AMRM token, to ours its own.
+fn start_to_wire(doors: &Doors, node: &NodeId, start: &StartContainer) -> v1::StartContainer {
+    let StartContainer {
+        container,
+        resource,
+        application,
+    } = start;
+    let minter = &doors.minter;
+    let (user, launch) = (start.user(), start.launch());
+    let attempt = container.attempt;
+    let launch = match launch.contract {
+        LaunchContract::Bobbin => {
+            let token = minter.attempt(attempt, user).into_bytes();
+            launch_to_wire(launch, BTreeMap::from([(ATTEMPT_TOKEN.to_owned(), token)]))
+        }
+        LaunchContract::Yarn => {
+            let scheduler = doors.addresses.scheduler.to_string();
+            let secrets = prepare::secrets(minter, attempt, launch, &scheduler);
+            launch_to_wire(&prepare::with_environment(application), secrets)
+        }
+    };
+    v1::StartContainer {
+        container_token: minter.container(*container, node, user, *resource),
+        launch: Some(launch),
     }
 }

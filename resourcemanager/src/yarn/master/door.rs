@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bobbin_hadoop::exceptions::{ExceptionClass, RpcException};
 use bobbin_hadoop::proto::yarn;
 use bobbin_hadoop::protocol::{MasterMethod, Protocol};
-use bobbin_hadoop::server::{Authenticator, Caller, Peer, Service, TokenProof};
+use bobbin_hadoop::server::{
+    AuditedCall, Authenticator, Caller, Outcome, Peer, Service, TokenProof,
+};
 use bobbin_hadoop::wire::decode;
 use bobbin_rm_core::{Object, Operation, Principal, may};
 use bobbin_types::AttemptId;
@@ -207,8 +209,9 @@ async fn answer(
     match request {
         Request::Register(request) => {
             let registration = registration(&request)?;
-            tracing::info!(target: "audit", attempt = %caller.attempt, "registers");
-            master.register(&doors, registration).await
+            let answer = master.register(&doors, registration).await?;
+            tracing::info!(target: "audit", attempt = %caller.attempt, "registered");
+            Ok(answer)
         }
         Request::Allocate(request) => {
             let generation = caller.token_generation;
@@ -216,8 +219,8 @@ async fn answer(
         }
         Request::Finish(request) => {
             let finish = farewell(&request)?;
-            tracing::info!(target: "audit", attempt = %caller.attempt, "says farewell");
             let is_unregistered = Some(master.finish(&doors, finish).await?);
+            tracing::info!(target: "audit", attempt = %caller.attempt, is_unregistered, "said farewell");
             let response = yarn::FinishApplicationMasterResponse { is_unregistered };
             Ok(Bytes::from(response.encode_to_vec()))
         }
@@ -253,5 +256,15 @@ impl Service<MasterCaller> for MasterService {
             let words = "the call was cut off; see the resource manager's log";
             Err(RpcException::new(ExceptionClass::YarnRuntime, words))
         })
+    }
+    /// What a master is refused is in its own log too; a hostile one must not fill ours.
+    fn audit(&self, caller: &Caller<MasterCaller>, call: &AuditedCall<'_>, outcome: Outcome<'_>) {
+        let attempt = caller.principal.attempt;
+        match outcome {
+            Outcome::Refused(exception) => {
+                tracing::debug!(target: "audit", %attempt, method = call.method, result = %exception, "refused");
+            }
+            Outcome::Answered | Outcome::Abandoned => {}
+        }
     }
 }

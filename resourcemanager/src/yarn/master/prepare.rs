@@ -5,8 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bobbin_hadoop::credentials::{Credentials, CredentialsError, Version};
-use bobbin_hadoop::exceptions::{ExceptionClass, RpcException};
+use bobbin_hadoop::credentials::{Credentials, Version};
 use bobbin_hadoop::proto::yarn::{AmrmTokenIdentifier, YarnDelegationTokenIdentifier};
 use bobbin_hadoop::tokens::Identifier;
 use bobbin_rm_core::{LaunchContext, SubmittedApplication};
@@ -14,36 +13,13 @@ use bobbin_types::AttemptId;
 use bytes::Bytes;
 
 use crate::minter::Minter;
+use crate::yarn::client::submit::KEEP_TOKEN;
 
 /// The secret that holds a launch context's Credentials stream.
 pub(crate) const CREDENTIALS: &str = "container_tokens";
 
-/// Checks the Credentials of a submission: a stream that cannot be read would fail every attempt.
-///
-/// # Errors
-/// `IllegalArgumentException`, with what is wrong with it.
-pub(crate) fn check_credentials(stream: &[u8]) -> Result<(), RpcException> {
-    match Credentials::read(Bytes::copy_from_slice(stream)) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let words = format!(
-                "the tokens of the launch context cannot be read: {}",
-                with_cause(&error)
-            );
-            Err(RpcException::new(ExceptionClass::IllegalArgument, words))
-        }
-    }
-}
-
-fn with_cause(error: &CredentialsError) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
-}
-
 /// The secrets of the container of `attempt`'s master: the submitter's tokens, without those that
-/// speak for him at the resource manager, and the attempt's own. `scheduler` is the door that the
+/// speak for him at the resource manager (unless [`KEEP_TOKEN`] asks for them), and the attempt's own. `scheduler` is the door that the
 /// master calls.
 pub(crate) fn secrets(
     minter: &Minter,
@@ -58,8 +34,10 @@ pub(crate) fn secrets(
         tracing::warn!(%attempt, "its tokens cannot be read and are left out: {error}");
         Credentials::default()
     });
-    // Whatever runs in the application could submit and kill as its user.
-    credentials.remove_kind(YarnDelegationTokenIdentifier::KIND);
+    if launch.environment.get(KEEP_TOKEN).map(String::as_str) != Some("true") {
+        // Whatever runs in the application could submit and kill as its user.
+        credentials.remove_kind(YarnDelegationTokenIdentifier::KIND);
+    }
     // Of the submitter's own application, when one application submits another.
     credentials.remove_kind(AmrmTokenIdentifier::KIND);
     let mut token = minter.amrm_token(attempt);
@@ -107,12 +85,15 @@ mod tests {
 
     fn prepared(stream: Option<Vec<u8>>) -> Credentials {
         let secrets_of = stream.map(|stream| (CREDENTIALS.to_owned(), Secret(stream)));
-        let launch = LaunchContext {
+        of(&LaunchContext {
             secrets: secrets_of.into_iter().collect(),
             ..LaunchContext::default()
-        };
+        })
+    }
+
+    fn of(launch: &LaunchContext) -> Credentials {
         let attempt = "appattempt_1_0003_000002".parse().unwrap();
-        let mut secrets = secrets(&minter(), attempt, &launch, "127.0.0.1:8030");
+        let mut secrets = secrets(&minter(), attempt, launch, "127.0.0.1:8030");
         let stream = secrets.remove(CREDENTIALS).unwrap();
         assert!(secrets.is_empty());
         Credentials::read(stream.into()).unwrap()
@@ -153,14 +134,22 @@ mod tests {
     }
 
     #[test]
-    fn credentials_that_cannot_be_read_are_refused_at_the_submission() {
-        assert!(check_credentials(b"").is_ok());
-        assert!(check_credentials(b"HDTS\0\0\0").is_ok());
-        // Padded, as Spark does.
-        assert!(check_credentials(b"HDTS\0\0\0\0\0\0").is_ok());
-        for bad in [&b"HDTS\x07\0\0"[..], b"hdts\0\0\0", b"HDTS\0\x05"] {
-            let refused = check_credentials(bad).unwrap_err();
-            assert_eq!(refused.class, ExceptionClass::IllegalArgument);
-        }
+    fn an_application_that_submits_others_keeps_the_token() {
+        let mut given = Credentials::default();
+        given.add(token("RM_DELEGATION_TOKEN"));
+        let stream = given.write(Version::Writable).to_vec();
+        let mut launch = LaunchContext::default();
+        launch
+            .secrets
+            .insert(CREDENTIALS.to_owned(), Secret(stream));
+        launch
+            .environment
+            .insert(KEEP_TOKEN.to_owned(), "true".to_owned());
+        assert!(of(&launch).of_kind("RM_DELEGATION_TOKEN").is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_read_does_not_keep_a_master_from_its_token() {
+        assert_eq!(prepared(Some(b"no credentials".to_vec())).tokens.len(), 1);
     }
 }
