@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bobbin_rm_core::view::{ClusterMetrics, ClusterReport, QueueReport};
+use bobbin_rm_core::view::{ClusterMetrics, ClusterReport, NodeCounts, QueueReport};
 use bobbin_rm_core::{Object, Operation};
 use bobbin_service::http::caller::unknown_caller;
 use bobbin_types::Resource;
@@ -91,7 +91,6 @@ fn text(
     started_ms: u64,
 ) -> String {
     let counts = &metrics.statistics;
-    let nodes = &metrics.nodes;
     let many = |count: usize| count as u64;
     let mut out = Families::default();
     out.family(
@@ -118,6 +117,35 @@ fn text(
             ("killed", many(counts.killed)),
         ],
     );
+    of_nodes(&mut out, &metrics.nodes);
+    out.gauges(
+        "bobbin_rm_containers",
+        "Containers that are granted, and those that are asked for.",
+        "state",
+        &[
+            ("allocated", many(counts.allocated_containers)),
+            ("pending", counts.wanted_containers),
+        ],
+    );
+    of_resources(&mut out, metrics);
+    out.gauge(
+        "bobbin_rm_active_users",
+        "Users with applications that have not ended.",
+        many(counts.users),
+    );
+    of_queues(&mut out, queues);
+    out.family(
+        "bobbin_rm_illegal_transitions_total",
+        "Events that found no matching state.",
+        "counter",
+    );
+    let illegal = cluster.illegal_transitions;
+    out.value("bobbin_rm_illegal_transitions_total", &[], illegal);
+    out.0
+}
+
+fn of_nodes(out: &mut Families, nodes: &NodeCounts) {
+    let many = |count: usize| count as u64;
     out.gauges(
         "bobbin_rm_nodes",
         "Nodes that have registered since the start, by state.",
@@ -132,15 +160,10 @@ fn text(
             ("shutdown", many(nodes.shutdown)),
         ],
     );
-    out.gauges(
-        "bobbin_rm_containers",
-        "Containers that are granted, and those that are asked for.",
-        "state",
-        &[
-            ("allocated", many(counts.allocated_containers)),
-            ("pending", counts.wanted_containers),
-        ],
-    );
+}
+
+fn of_resources(out: &mut Families, metrics: &ClusterMetrics) {
+    let counts = &metrics.statistics;
     let memory = [
         ("total", bytes(&metrics.total)),
         ("allocated", bytes(&counts.allocated)),
@@ -158,20 +181,6 @@ fn text(
         ("available", counts.available.vcores.into()),
     ];
     out.gauges("bobbin_rm_vcores", "Vcores of the nodes.", "kind", &vcores);
-    out.gauge(
-        "bobbin_rm_active_users",
-        "Users with applications that have not ended.",
-        many(counts.users),
-    );
-    of_queues(&mut out, queues);
-    out.family(
-        "bobbin_rm_illegal_transitions_total",
-        "Events that found no matching state.",
-        "counter",
-    );
-    let illegal = cluster.illegal_transitions;
-    out.value("bobbin_rm_illegal_transitions_total", &[], illegal);
-    out.0
 }
 
 fn of_queues(out: &mut Families, queues: &[QueueReport]) {
