@@ -8,7 +8,7 @@
 use bobbin_hadoop::exceptions::RpcException;
 use bobbin_hadoop::proto::yarn;
 use bobbin_hadoop::protocol::{AdminMethod, Protocol};
-use bobbin_hadoop::server::{Caller, Service};
+use bobbin_hadoop::server::{AuditedCall, Caller, Outcome, Service};
 use bobbin_hadoop::wire;
 use bobbin_rm_core::{Object, Operation};
 use bobbin_service::account_of_name;
@@ -128,5 +128,9 @@ impl Service<Client> for AdminService {
         let client = &caller.principal;
         decide(&client.principal, Operation::Administer, &Object::Cluster).map_err(denied)?;
         self.dispatch(known, request).await
+    }
+
+    fn audit(&self, caller: &Caller<Client>, call: &AuditedCall<'_>, outcome: Outcome<'_>) {
+        super::caller::audit(caller, call, outcome, true);
     }
 }

@@ -8,7 +8,7 @@
 use bobbin_hadoop::connection::Introduction;
 use bobbin_hadoop::exceptions::{ExceptionClass, RpcException};
 use bobbin_hadoop::proto::yarn::YarnDelegationTokenIdentifier;
-use bobbin_hadoop::server::{Authenticator, Peer, TokenProof};
+use bobbin_hadoop::server::{AuditedCall, Authenticator, Caller, Outcome, Peer, TokenProof};
 use bobbin_rm_core::{Object, Operation, Principal};
 use bobbin_service::{socket_owner, wall_now};
 use bobbin_types::{UserName, WallMillis};
@@ -35,6 +35,37 @@ pub(crate) struct Client {
 pub(crate) struct TokenLife {
     pub(crate) issued: WallMillis,
     pub(crate) expires: WallMillis,
+}
+
+/// One line for a call that is over: who, from where, what he calls himself, and how it ended. What
+/// was decided about him has a line of its own.
+pub(crate) fn audit(
+    caller: &Caller<Client>,
+    call: &AuditedCall<'_>,
+    outcome: Outcome<'_>,
+    is_change: bool,
+) {
+    let principal = &caller.principal.principal;
+    let (remote, method) = (caller.peer.remote, call.method);
+    let context = call.caller_context.unwrap_or_default();
+    match outcome {
+        Outcome::Answered if is_change => {
+            tracing::info!(target: "audit", %principal, %remote, method, context, "answered");
+        }
+        Outcome::Answered => {}
+        Outcome::Refused(exception) => {
+            let result = exception.message.as_str();
+            let method: String = method
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(80)
+                .collect();
+            tracing::debug!(target: "audit", %principal, %remote, method, context, result, "refused");
+        }
+        Outcome::Abandoned => {
+            tracing::debug!(target: "audit", %principal, %remote, method, context, "abandoned");
+        }
+    }
 }
 
 impl Client {

@@ -17,7 +17,7 @@ use bobbin_hadoop::convert::required;
 use bobbin_hadoop::exceptions::{ExceptionClass, RpcException};
 use bobbin_hadoop::proto::yarn;
 use bobbin_hadoop::protocol::{ClientMethod, Protocol};
-use bobbin_hadoop::server::{Caller, Service};
+use bobbin_hadoop::server::{AuditedCall, Caller, Outcome, Service};
 use bobbin_hadoop::wire;
 use bobbin_rm_core::view::ApplicationReport;
 use bobbin_rm_core::{Acls, Object, Operation, Refusal, ResourceManager};
@@ -234,5 +234,11 @@ impl Service<Client> for ClientService {
             RpcException::not_offered(method, "ApplicationClientProtocol has no such method")
         })?;
         self.dispatch(&caller.principal, known, request).await
+    }
+
+    fn audit(&self, caller: &Caller<Client>, call: &AuditedCall<'_>, outcome: Outcome<'_>) {
+        // What only looks is asked every second by every driver.
+        let looks = call.method.starts_with("get") && call.method != "getDelegationToken";
+        super::caller::audit(caller, call, outcome, !looks);
     }
 }
