@@ -1,6 +1,6 @@
 //! Tokens in Hadoop's form: the methods that ask for them, and the file that holds them.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 
 use bobbin_hadoop::credentials::{Credentials, Version};
 use bobbin_hadoop::exceptions::{ExceptionClass, RpcException};
@@ -20,6 +20,8 @@ use crate::yarn::exceptions::denied;
 
 /// Bytes of a renewer's name.
 const RENEWER_BYTES_MAX: usize = 255;
+/// Addresses of this host that a token file names.
+const ADDRESSES_MAX: usize = 32;
 
 impl ClientService {
     /// Source: `ClientRMService.getDelegationToken`, which also refuses those who come with a token.
@@ -91,11 +93,15 @@ pub(crate) fn credentials(
     let delegation = token_for(user, real_user, "", expires);
     let service = service(addresses.client);
     credentials.add(minter.hadoop_keys().issue(delegation, service));
-    // Bobbin's own tokens always have the form that WebHDFS clients send.
+    // Bobbin's own tokens always have the form that WebHDFS clients send; each takes the one whose
+    // service is the address that it connects to.
     let webhdfs = delegation::encode(token).and_then(|text| from_url_text(&text).ok());
-    if let Some(mut webhdfs) = webhdfs {
-        webhdfs.service = exact(addresses.http).to_string();
-        credentials.add(webhdfs);
+    for ip in reachable_at(addresses.http.ip()) {
+        let Some(mut token) = webhdfs.clone() else {
+            break;
+        };
+        token.service = format!("{}:{}", java_text(ip), addresses.http.port());
+        credentials.add(token);
     }
     credentials.write(Version::Writable)
 }
@@ -105,42 +111,57 @@ pub(crate) fn credentials(
 ///
 /// Source: `SecurityUtil.buildTokenService`, `RMDelegationTokenSelector`.
 fn service(address: SocketAddr) -> String {
+    let mut hosts: Vec<String> = reachable_at(address.ip()).map(java_text).collect();
+    if address.ip().is_unspecified() || address.ip().is_loopback() {
+        hosts.push("localhost".to_owned());
+    }
+    hosts.push(own_name());
     let port = address.port();
-    let mut hosts: Vec<String> = Vec::new();
-    let mut add = |host: String| {
-        let text = format!("{host}:{port}");
-        if !hosts.contains(&text) {
-            hosts.push(text);
-        }
-    };
-    let name = own_name();
-    let ip = address.ip();
-    if ip.is_unspecified() {
-        for own in addresses_of(&name) {
-            add(own.to_string());
-        }
-    } else {
-        add(ip.to_string());
-    }
-    if ip.is_unspecified() || ip.is_loopback() {
-        add("127.0.0.1".to_owned());
-        add("localhost".to_owned());
-    }
-    add(name);
-    hosts.join(",")
+    let texts: Vec<String> = hosts.iter().map(|host| format!("{host}:{port}")).collect();
+    texts.join(",")
 }
 
-/// The one address that a WebHDFS client computes.
-fn exact(address: SocketAddr) -> SocketAddr {
-    if !address.ip().is_unspecified() {
-        return address;
+/// The addresses that clients can use for a door that is bound to `ip`: itself, or all of the host's.
+fn reachable_at(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let mut all = vec![ip];
+    if ip.is_unspecified() {
+        all = vec![IpAddr::from([127, 0, 0, 1])];
+        for own in own_addresses() {
+            let usable = own.is_ipv4() || ip.is_ipv6();
+            if usable && !all.contains(&own) {
+                all.push(own);
+            }
+        }
     }
-    let own = addresses_of(&own_name());
-    let ip = own.into_iter().find(|ip| ip.is_ipv4() == address.is_ipv4());
-    SocketAddr::new(
-        ip.unwrap_or_else(|| IpAddr::from([127, 0, 0, 1])),
-        address.port(),
-    )
+    all.truncate(ADDRESSES_MAX);
+    all.into_iter()
+}
+
+/// Of all interfaces; nobody reaches another host by a link-local one without more words.
+fn own_addresses() -> Vec<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+        return Vec::new();
+    };
+    let of = |interface: nix::ifaddrs::InterfaceAddress| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|a| IpAddr::from(a.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::from(a.ip())))
+    };
+    let link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    interfaces
+        .filter_map(of)
+        .filter(|ip| !link_local(ip))
+        .collect()
+}
+
+/// As Java writes it: of IPv6 all eight numbers, without brackets.
+///
+/// Source: `java.net.InetAddress.getHostAddress`.
+fn java_text(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => v6.segments().map(|part| format!("{part:x}")).join(":"),
+    }
 }
 
 fn own_name() -> String {
@@ -148,13 +169,6 @@ fn own_name() -> String {
         .ok()
         .and_then(|name| name.into_string().ok())
         .unwrap_or_else(|| "localhost".to_owned())
-}
-
-fn addresses_of(name: &str) -> Vec<IpAddr> {
-    (name, 0).to_socket_addrs().map_or_else(
-        |_| Vec::new(),
-        |addresses| addresses.map(|address| address.ip()).collect(),
-    )
 }
 
 #[cfg(test)]
@@ -197,15 +211,27 @@ mod tests {
     #[test]
     fn an_address_that_stands_for_all_has_all_names() {
         let all = service("0.0.0.0:1".parse().unwrap());
+        assert!(all.starts_with("127.0.0.1:1,"), "{all}");
         assert!(
             all.contains("localhost:1") && !all.contains("0.0.0.0"),
             "{all}"
         );
-        assert!(!exact("0.0.0.0:1".parse().unwrap()).ip().is_unspecified());
+        for own in own_addresses().into_iter().filter(IpAddr::is_ipv4) {
+            assert!(all.contains(&format!("{own}:1")), "{own}: {all}");
+        }
         let one = service("192.0.2.7:1".parse().unwrap());
         assert!(
             one.starts_with("192.0.2.7:1,") && !one.contains("localhost"),
             "{one}"
+        );
+    }
+
+    #[test]
+    fn addresses_as_java_writes_them() {
+        assert_eq!(java_text("192.0.2.7".parse().unwrap()), "192.0.2.7");
+        assert_eq!(
+            java_text("2001:db8::1".parse().unwrap()),
+            "2001:db8:0:0:0:0:0:1"
         );
     }
 }
