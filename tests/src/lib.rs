@@ -12,4 +12,4 @@ mod wait;
 pub use cluster::{Cluster, Run, RunExt, bobbin, program};
 pub use leftovers::leftovers;
 pub use repository::{root, tracked_files};
-pub use wait::{skip_without_root, wait_for};
+pub use wait::{skip_without_root, skipped, wait_for};

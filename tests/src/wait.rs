@@ -20,6 +20,12 @@ pub fn wait_for<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Result<T
     }
 }
 
+/// Says loudly that a test, or a part of it, is skipped and why.
+#[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
+pub fn skipped(test: &str, why: &str) {
+    eprintln!("SKIPPED: {test}: {why}");
+}
+
 /// Says loudly that a test is skipped because it needs root, and whether it is.
 #[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 #[must_use]

@@ -6,6 +6,7 @@
 
 mod demo;
 mod ends;
+mod hadoop_clients;
 mod limits;
 mod load;
 mod logs;
