@@ -95,6 +95,26 @@ fn to_wire(record: &Record) -> Kind {
         Record::NodeForgotten { node } => Kind::NodeForgotten(wire::NodeForgotten {
             node: node.to_string(),
         }),
+        Record::ApplicationSubmitted(_)
+        | Record::KillRequested { .. }
+        | Record::ApplicationFinished { .. }
+        | Record::ApplicationUpdated { .. }
+        | Record::ApplicationRemoved { .. } => application_to_wire(record),
+        Record::AttemptStarted { .. }
+        | Record::AttemptRegistered { .. }
+        | Record::AttemptFailing { .. }
+        | Record::AttemptFinishing { .. }
+        | Record::AttemptFinished { .. } => attempt_to_wire(record),
+    }
+}
+
+/// The records of an application's life; the caller hands no others.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the caller lists the records"
+)]
+fn application_to_wire(record: &Record) -> Kind {
+    match record {
         Record::ApplicationSubmitted(submitted) => {
             Kind::ApplicationSubmitted(submitted_to_wire(submitted))
         }
@@ -140,15 +160,15 @@ fn to_wire(record: &Record) -> Kind {
             let application = application.to_string();
             Kind::ApplicationRemoved(wire::ApplicationRemoved { application })
         }
-        Record::AttemptStarted { .. }
-        | Record::AttemptRegistered { .. }
-        | Record::AttemptFailing { .. }
-        | Record::AttemptFinishing { .. }
-        | Record::AttemptFinished { .. } => attempt_to_wire(record),
+        _ => to_wire(record),
     }
 }
 
 /// The records of an attempt's life; of others the caller takes care.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the caller lists the records"
+)]
 fn attempt_to_wire(record: &Record) -> Kind {
     match record {
         Record::AttemptStarted {
@@ -215,15 +235,7 @@ fn attempt_to_wire(record: &Record) -> Kind {
             used: Some(used_to_wire(used)),
             wall_ms: wall.0,
         }),
-        Record::Epoch { .. }
-        | Record::SequenceReserved { .. }
-        | Record::NodeKnown { .. }
-        | Record::NodeForgotten { .. }
-        | Record::ApplicationSubmitted(_)
-        | Record::KillRequested { .. }
-        | Record::ApplicationFinished { .. }
-        | Record::ApplicationUpdated { .. }
-        | Record::ApplicationRemoved { .. } => to_wire(record),
+        _ => to_wire(record),
     }
 }
 
@@ -251,6 +263,42 @@ fn from_wire(kind: Kind) -> Result<Record, RecordError> {
             reason: r.reason,
             wall: WallMillis(r.wall_ms),
         },
+        Kind::AttemptStarted(_)
+        | Kind::AttemptRegistered(_)
+        | Kind::AttemptFailing(_)
+        | Kind::AttemptFinishing(_)
+        | Kind::AttemptFinished(_) => return attempt_from_wire(kind),
+        Kind::ApplicationFinished(r) => Record::ApplicationFinished {
+            application: field("application", &r.application)?,
+            state: field("state", &r.state)?,
+            final_status: field("final_status", &r.final_status)?,
+            exit_status: r.exit_status.map(ExitStatus),
+            diagnostics: r.diagnostics.into(),
+            used: used_from_wire(r.used),
+            wall: WallMillis(r.wall_ms),
+        },
+        Kind::ApplicationUpdated(r) => Record::ApplicationUpdated {
+            application: field("application", &r.application)?,
+            queue: r.queue,
+            priority: r.priority,
+            lifetime: (r.expires_ms > 0).then_some(Lifetime {
+                expires: WallMillis(r.expires_ms),
+                span_ms: r.span_ms,
+            }),
+        },
+        Kind::ApplicationRemoved(r) => Record::ApplicationRemoved {
+            application: field("application", &r.application)?,
+        },
+    })
+}
+
+/// The records of an attempt's life; the caller hands no others.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the caller lists the records"
+)]
+fn attempt_from_wire(kind: Kind) -> Result<Record, RecordError> {
+    Ok(match kind {
         Kind::AttemptStarted(r) => Record::AttemptStarted {
             attempt: field("attempt", &r.attempt)?,
             place: if r.container.is_empty() && r.node.is_empty() {
@@ -287,27 +335,7 @@ fn from_wire(kind: Kind) -> Result<Record, RecordError> {
             used: used_from_wire(r.used),
             wall: WallMillis(r.wall_ms),
         },
-        Kind::ApplicationFinished(r) => Record::ApplicationFinished {
-            application: field("application", &r.application)?,
-            state: field("state", &r.state)?,
-            final_status: field("final_status", &r.final_status)?,
-            exit_status: r.exit_status.map(ExitStatus),
-            diagnostics: r.diagnostics.into(),
-            used: used_from_wire(r.used),
-            wall: WallMillis(r.wall_ms),
-        },
-        Kind::ApplicationUpdated(r) => Record::ApplicationUpdated {
-            application: field("application", &r.application)?,
-            queue: r.queue,
-            priority: r.priority,
-            lifetime: (r.expires_ms > 0).then_some(Lifetime {
-                expires: WallMillis(r.expires_ms),
-                span_ms: r.span_ms,
-            }),
-        },
-        Kind::ApplicationRemoved(r) => Record::ApplicationRemoved {
-            application: field("application", &r.application)?,
-        },
+        _ => return from_wire(kind),
     })
 }
 

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use bobbin_rm_core::{
-    Event, Groups, LaunchContext, Principal, Refusal, Reply, RequestId, SessionId, Submission,
+    ContainerSignal, Event, Groups, LaunchContext, LaunchContract, Principal, Refusal, Reply,
+    RequestId, SessionId, Submission,
 };
-use bobbin_types::{ApplicationId, ApplicationState, ExitStatus, Resource};
+use bobbin_types::{
+    ApplicationId, ApplicationState, ContainerId, ExitStatus, Resource, WallMillis,
+};
 
 use crate::rng::Rng;
 use crate::world::{Action, World, user};
@@ -15,6 +18,10 @@ use crate::world::{Action, World, user};
 pub(crate) struct Spec {
     pub(crate) unmanaged: bool,
     pub(crate) tied: bool,
+    /// Its masters are of YARN's contract.
+    pub(crate) yarn: bool,
+    /// Executors outlive an attempt.
+    pub(crate) keep: bool,
     pub(crate) executors: u32,
     pub(crate) tasks: u64,
     /// Drivers of attempts up to this one end with an error.
@@ -48,6 +55,8 @@ impl Client {
             spec: Spec {
                 unmanaged,
                 tied: !unmanaged && rng.chance(150),
+                yarn: rng.chance(400),
+                keep: rng.chance(300),
                 executors: u32::try_from(executors).unwrap_or(0),
                 tasks: if executors > 0 { rng.range(1, 8) } else { 0 },
                 failing_attempts: u32::try_from(rng.range(0, 9).saturating_sub(7)).unwrap_or(0),
@@ -120,6 +129,11 @@ impl World {
             unmanaged: spec.unmanaged,
             launch: LaunchContext {
                 argv,
+                contract: if spec.yarn {
+                    LaunchContract::Yarn
+                } else {
+                    LaunchContract::Bobbin
+                },
                 ..LaunchContext::default()
             },
             resource: if spec.unmanaged {
@@ -135,7 +149,7 @@ impl World {
             application_type: String::new(),
             settings: BTreeMap::new(),
             node_label: String::new(),
-            keep_containers: false,
+            keep_containers: spec.keep,
             failures_validity_ms: None,
             view_acl: String::new(),
             modify_acl: String::new(),
@@ -203,6 +217,61 @@ impl World {
         }
         // Asked again until it is answered: kill is idempotent.
         self.at(3_000, Action::KillByUser { client });
+    }
+
+    /// Somebody changes what runs: nothing of it may break a promise.
+    pub(crate) fn change_by_user(&mut self, client: usize) {
+        let id = self.clients[client].id;
+        let (Some(application), true) = (id, self.rm.open && self.clients[client].acknowledged)
+        else {
+            return;
+        };
+        let core = self.rm.core.as_ref();
+        let report = core.and_then(|core| core.application(application));
+        let (request, principal) = (self.request(client), principal());
+        let kind = self.rng.range(0, 5);
+        let event = match (kind, report.and_then(|report| report.current_attempt)) {
+            (0, _) => Event::SetPriority {
+                request,
+                principal,
+                application,
+                priority: 5,
+            },
+            (1, _) => Event::MoveToQueue {
+                request,
+                principal,
+                application,
+                queue: "default".to_owned(),
+            },
+            (2, _) => Event::SetTimeout {
+                request,
+                principal,
+                application,
+                expires: Some(WallMillis(self.wall().0 + 300_000)),
+            },
+            (3, Some(attempt)) => Event::SignalContainer {
+                request,
+                principal,
+                container: ContainerId {
+                    attempt,
+                    epoch: 1,
+                    number: 2,
+                },
+                signal: ContainerSignal::Graceful,
+            },
+            (4, Some(attempt)) => Event::FailAttempt {
+                request,
+                principal,
+                attempt,
+            },
+            _ => Event::SetTimeout {
+                request,
+                principal,
+                application,
+                expires: None,
+            },
+        };
+        self.rm_event(event);
     }
 
     pub(crate) fn client_hears(&mut self, request: RequestId, result: Result<Reply, Refusal>) {

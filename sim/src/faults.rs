@@ -25,7 +25,7 @@ impl World {
     }
 
     fn break_some_link(&mut self) {
-        let all: Vec<LinkId> = self.links_where(|_| true);
+        let all: Vec<LinkId> = self.links_where(|link| !self.is_inside(link));
         if !all.is_empty() {
             let link = all[self.rng.index(all.len())];
             self.say(|| format!("stream {} breaks", link.0));
@@ -48,7 +48,7 @@ impl World {
             .collect();
         for link in self.links_where(|l| match l.ends {
             Ends::NodeToRm { node: n, .. } => n == node,
-            Ends::MasterToRm { master } => here.contains(&master),
+            Ends::MasterToRm { master } => here.contains(&master) && !self.masters[master].yarn,
             Ends::MasterToNode {
                 master, node: n, ..
             } => (n == node) != here.contains(&master),

@@ -22,6 +22,7 @@ mod node;
 mod rm;
 mod rng;
 mod world;
+mod yarn;
 
 pub use world::{Sabotage, Summary, Violation};
 

@@ -2,8 +2,10 @@
 
 use bobbin_am_core::TaskRef;
 use bobbin_na_core::{ContainerClaims, ContainerReport, Heartbeat, Registration};
-use bobbin_rm_core::{Ask, Finish, MasterMessage, MasterRegistration, NodeCommand};
-use bobbin_types::{ContainerId, Millis};
+use bobbin_rm_core::{
+    Ask, ContainerUpdate, Finish, MasterMessage, MasterRegistration, NodeCommand,
+};
+use bobbin_types::{AttemptId, ContainerId, Millis};
 
 /// A stream's number; never used twice in a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,9 +57,21 @@ pub(crate) enum Message {
     MasterRelease(Vec<ContainerId>),
     MasterFinish(Finish),
     MasterHeartbeat,
+    MasterBlacklist {
+        additions: Vec<String>,
+        removals: Vec<String>,
+    },
+    MasterUpdate(ContainerUpdate),
+    MasterAcknowledge(Vec<ContainerId>),
     ToMaster(MasterMessage),
     Start(ContainerClaims),
     Stop(ContainerId),
+    /// A container's new size, with its token.
+    Update {
+        attempt: AttemptId,
+        claims: ContainerClaims,
+        version: u32,
+    },
     Report(ContainerReport),
 }
 

@@ -23,8 +23,13 @@ pub(crate) struct Master {
     pub(crate) alive: bool,
     core: ApplicationMaster,
     rm_link: Option<LinkId>,
-    node_links: BTreeMap<usize, LinkId>,
+    pub(crate) node_links: BTreeMap<usize, LinkId>,
     connecting: BTreeSet<usize>,
+    /// Of YARN's contract.
+    pub(crate) yarn: bool,
+    pub(crate) barred: BTreeSet<String>,
+    /// Of containers whose size was changed.
+    pub(crate) versions: BTreeMap<ContainerId, u32>,
     grants: BTreeMap<ContainerId, (usize, ContainerClaims)>,
     /// Said to nodes, and said again after a lost stream.
     starts: BTreeMap<ContainerId, usize>,
@@ -37,6 +42,10 @@ pub(crate) struct Master {
 }
 
 impl Master {
+    pub(crate) fn granted(&self) -> impl Iterator<Item = ContainerId> + '_ {
+        self.grants.keys().copied()
+    }
+
     /// For the message when a run does not end.
     pub(crate) fn words(&self) -> String {
         let Master {
@@ -132,6 +141,9 @@ impl World {
             rm_link: None,
             node_links: BTreeMap::new(),
             connecting: BTreeSet::new(),
+            yarn: spec.yarn,
+            barred: BTreeSet::new(),
+            versions: BTreeMap::new(),
             grants: BTreeMap::new(),
             starts: BTreeMap::new(),
             stops: BTreeMap::new(),
@@ -150,7 +162,7 @@ impl World {
             self.master_event(index, Event::StageOpened { stage: STAGE });
             for task in 0..spec.tasks {
                 let task = TaskKey(task);
-                self.master_event(index, Event::TaskSubmitted { stage: STAGE, task });
+                self.master_event(index, Event::TaskSubmitted { stage: STAGE, task, slots: 1 });
             }
             self.master_event(index, Event::StageClosed { stage: STAGE });
         } else {
@@ -189,7 +201,7 @@ impl World {
             tracking_url: String::new(),
             asks: vec![rm_ask(&ask)],
             rpc_port: -1,
-            containers: Some(containers),
+            containers: (!this.yarn).then_some(containers),
         };
         self.send(link, To::Called, Message::MasterRegister(registration));
     }
@@ -208,6 +220,7 @@ impl World {
         }
         if let Some(link) = self.masters[master].rm_link {
             self.send(link, To::Called, Message::MasterHeartbeat);
+            self.yarn_step(master);
         }
         let heard: Vec<ContainerId> = self.masters[master]
             .core
@@ -255,13 +268,13 @@ impl World {
         }
     }
 
-    fn tell_rm(&mut self, master: usize, message: Message) {
+    pub(crate) fn tell_rm(&mut self, master: usize, message: Message) {
         if let Some(link) = self.masters[master].rm_link {
             self.send(link, To::Called, message);
         }
     }
 
-    fn node_index(&self, id: &bobbin_types::NodeId) -> usize {
+    pub(crate) fn node_index(&self, id: &bobbin_types::NodeId) -> usize {
         self.nodes
             .iter()
             .position(|n| n.id == *id)
@@ -444,27 +457,42 @@ impl World {
             MasterMessage::Registered(registered) => {
                 let nodes_running = u32::try_from(registered.nodes_running).unwrap_or(u32::MAX);
                 self.master_event(master, Event::MasterRegistered { nodes_running });
+                let kept = registered.containers_from_previous_attempts;
+                self.inherited(master, kept.into_iter().map(|g| g.container).collect());
                 if let Some(finish) = self.masters[master].finish.clone() {
                     self.tell_rm(master, Message::MasterFinish(finish));
                 }
             }
             MasterMessage::Granted(grants) => self.master_granted(master, grants),
             MasterMessage::Completed(completed) => {
+                let ids = completed.iter().map(|c| c.container).collect();
                 let ended = completed.into_iter().map(|c| Completed {
                     container: c.container,
                     exit_status: c.exit_status,
                     diagnostics: c.diagnostics,
                 });
                 self.master_event(master, Event::ContainersCompleted(ended.collect()));
+                self.acknowledge_ends(master, ids);
             }
             MasterMessage::AskRefused { reason, .. } => {
                 let reason = reason.to_string();
                 self.master_event(master, Event::AskRefused { reason });
             }
-            MasterMessage::BlacklistRefused { .. }
-            | MasterMessage::Inherited(_)
-            | MasterMessage::Updated(_)
-            | MasterMessage::UpdateRefused { .. } => {}
+            MasterMessage::Inherited(kept) => {
+                self.inherited(master, kept.into_iter().map(|g| g.container).collect());
+            }
+            MasterMessage::Updated(updated) => self.containers_updated(master, updated),
+            MasterMessage::UpdateRefused {
+                update, version, ..
+            } => {
+                if let Some(version) = version {
+                    let versions = &mut self.masters[master].versions;
+                    versions.insert(update.container, version);
+                }
+            }
+            MasterMessage::BlacklistRefused { reason } => {
+                self.violate(format!("a short blacklist is refused: {reason}"));
+            }
             MasterMessage::Shutdown { .. } => self.master_exits(master, 143),
             MasterMessage::FinishAcknowledged => {
                 let code = self.masters[master].ended.unwrap_or(0);

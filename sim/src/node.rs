@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bobbin_na_core::{
-    ContainerReport, ContainerSignal, Effect, Event, Exit, Found, NodeAgent, NodeConfig, Origin,
-    Record, Registration, Starter, StreamId,
+    CallId, CallRequest, ContainerReport, ContainerSignal, Effect, Event, Exit, Found, NodeAgent,
+    NodeConfig, Origin, Record, Registration, Starter, StreamId,
 };
 use bobbin_rm_core::{NodeCommand, NodeRegistration, ReportedContainer, ReportedStatus};
 use bobbin_types::{ContainerId, ContainerState, ExitStatus, Millis, NodeId, Resource};
@@ -336,6 +336,16 @@ impl World {
             Effect::HeartbeatToRm(heartbeat) => say(rm, Message::NodeHeartbeat(heartbeat)),
             Effect::ReportStartedToRm(report) => say(rm, Message::NodeStarted(report)),
             Effect::ReportExitToRm(report) => say(rm, Message::NodeExited(report)),
+            // At once: what gives up memory has given it up before that is said.
+            Effect::Resize {
+                container,
+                resource,
+            } => {
+                if let Some(process) = self.processes.get_mut(&container) {
+                    process.resource = resource;
+                }
+                None
+            }
             Effect::ReportToMaster { stream, report } => {
                 self.send(LinkId(stream.0), To::Caller, Message::Report(report));
                 None
@@ -394,6 +404,16 @@ impl World {
                 );
             }
             Effect::Terminate(container) => self.terminate(node, container),
+            Effect::Signal { container, .. } => {
+                let exit_status = 143;
+                self.at(
+                    delay,
+                    Action::ProcessEnds {
+                        container,
+                        exit_status,
+                    },
+                );
+            }
             Effect::CleanUp(container) => {
                 self.nodes[node].work.remove(&container);
                 self.at(delay, answer(Event::CleanedUp(container)));
@@ -606,6 +626,16 @@ impl World {
                 starter: Starter::Master(stream),
                 claims,
                 problem: None,
+                wall,
+            },
+            Message::Update {
+                attempt,
+                claims,
+                version,
+            } => Event::Call {
+                call: CallId(self.number()),
+                attempt,
+                request: CallRequest::Update { claims, version },
                 wall,
             },
             Message::Stop(container) => Event::StopByMaster {

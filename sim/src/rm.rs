@@ -358,6 +358,25 @@ impl World {
                 session,
                 containers,
             },
+            Message::MasterBlacklist {
+                additions,
+                removals,
+            } => Event::MasterBlacklist {
+                attempt,
+                session,
+                additions,
+                removals,
+            },
+            Message::MasterUpdate(update) => Event::MasterUpdates {
+                attempt,
+                session,
+                updates: vec![update],
+            },
+            Message::MasterAcknowledge(containers) => Event::MasterAcknowledges {
+                attempt,
+                session,
+                containers,
+            },
             Message::MasterFinish(finish) => Event::MasterFinishes {
                 attempt,
                 session,

@@ -151,6 +151,9 @@ pub(crate) enum Action {
     KillByUser {
         client: usize,
     },
+    ChangeByUser {
+        client: usize,
+    },
     Fault,
 }
 
@@ -233,6 +236,10 @@ impl World {
             if world.rng.chance(200) {
                 let kill = world.rng.range(0, 40_000);
                 world.at(kill, Action::KillByUser { client });
+            }
+            for _ in 0..world.rng.range(0, 2) {
+                let change = world.rng.range(0, 60_000);
+                world.at(change, Action::ChangeByUser { client });
             }
         }
         world.at(500, Action::Fault);
@@ -446,6 +453,7 @@ impl World {
             Action::Close { link } => self.break_link(link),
             Action::Client { client } => self.client_step(client),
             Action::KillByUser { client } => self.kill_by_user(client),
+            Action::ChangeByUser { client } => self.change_by_user(client),
             Action::Fault => self.fault(),
         }
     }
@@ -517,6 +525,9 @@ fn is_repeatable(message: &Message) -> bool {
             // A repeated ask after a grant in between would be a new ask: streams keep their order,
             // so only what is sent again after a reconnection comes twice.
             | Message::MasterAsks(_)
+            // Changes of what was there before.
+            | Message::MasterBlacklist { .. }
+            | Message::MasterUpdate(_)
             | Message::ToMaster(_)
     )
 }

@@ -315,6 +315,19 @@ pub fn may(principal: &Principal, operation: Operation, object: &Object<'_>) -> 
     })
 }
 
+/// Nobody is listed for what is no application.
+fn acls_of<'a>(object: &Object<'a>) -> Acls<'a> {
+    match object {
+        Object::Application { acls, .. } => *acls,
+        Object::Cluster
+        | Object::User(_)
+        | Object::Host(_)
+        | Object::Node(_)
+        | Object::Attempt(_)
+        | Object::File(_) => Acls::default(),
+    }
+}
+
 fn user_may(
     (name, groups): (&UserName, &Groups),
     administrator: bool,
@@ -330,15 +343,7 @@ fn user_may(
         | Object::Attempt(_)
         | Object::File(_) => false,
     };
-    let acls = match object {
-        Object::Application { acls, .. } => *acls,
-        Object::Cluster
-        | Object::User(_)
-        | Object::Host(_)
-        | Object::Node(_)
-        | Object::Attempt(_)
-        | Object::File(_) => Acls::default(),
-    };
+    let acls = acls_of(object);
     let listed = |acl: &str| {
         if owner || administrator || is_listed(acl, name, groups) {
             Ok(())

@@ -127,6 +127,8 @@ pub(crate) struct Container {
     pub(crate) request_id: i64,
     /// How often its size was changed.
     pub(crate) version: u32,
+    /// Not so of one that a former resource manager granted: then its master's number counts.
+    pub(crate) version_known: bool,
     /// Its node has been told that it shall have only this, and has not said that it is done.
     pub(crate) shrinks_to: Option<Resource>,
     pub(crate) created: WallMillis,
@@ -343,6 +345,7 @@ impl ResourceManager {
             priority: 0,
             request_id: -1,
             version: 0,
+            version_known: false,
             shrinks_to: None,
             created: self.wall,
             accounted: known,

@@ -47,6 +47,7 @@ impl ResourceManager {
             priority: ask.map_or(0, |ask| ask.priority),
             request_id: ask.map_or(-1, |ask| ask.request_id),
             version: 0,
+            version_known: true,
             shrinks_to: None,
             created: self.wall,
             accounted: true,

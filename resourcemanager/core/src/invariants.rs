@@ -80,6 +80,11 @@ impl ResourceManager {
                 return Err(format!("nobody watches {name}"));
             }
         }
+        self.check_sums(&total)
+    }
+
+    /// What the cluster has and uses, and which nodes it waits for. `total` is the nodes' sum.
+    fn check_sums(&self, total: &Resource) -> Result<(), String> {
         let counted = self
             .nodes
             .values()
@@ -99,7 +104,7 @@ impl ResourceManager {
         if !self.recovering && !self.awaited_nodes.is_empty() {
             return Err("nodes are awaited for ever".to_owned());
         }
-        if total != self.cluster_total {
+        if *total != self.cluster_total {
             return Err(format!(
                 "the cluster has {total}, its sum says {}",
                 self.cluster_total

@@ -218,6 +218,10 @@ impl ResourceManager {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the caller lists the events"
+    )]
     fn dispatch_client(&mut self, now: Millis, event: Event, effects: &mut Vec<Effect>) {
         match event {
             Event::NewApplication { request, principal } => {
@@ -269,32 +273,14 @@ impl ResourceManager {
             } => {
                 self.on_lease_lost(now, application, session);
             }
-            Event::WallClock(_)
-            | Event::Tick
-            | Event::Recovered(_)
-            | Event::RecoveryDone
-            | Event::NodeRegistered { .. }
-            | Event::NodeStreamLost { .. }
-            | Event::NodeHeartbeat { .. }
-            | Event::ContainerStarted { .. }
-            | Event::ContainerExited { .. }
-            | Event::MasterAttached { .. }
-            | Event::MasterStreamLost { .. }
-            | Event::MasterAsks { .. }
-            | Event::MasterReleases { .. }
-            | Event::MasterAcknowledges { .. }
-            | Event::MasterBlacklist { .. }
-            | Event::MasterUpdates { .. }
-            | Event::MasterFinishes { .. }
-            | Event::MasterHeartbeat { .. }
-            | Event::SetPriority { .. }
-            | Event::MoveToQueue { .. }
-            | Event::SetTimeout { .. }
-            | Event::FailAttempt { .. }
-            | Event::SignalContainer { .. } => {}
+            _ => {}
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the caller lists the events"
+    )]
     fn dispatch_master(&mut self, now: Millis, event: Event, effects: &mut Vec<Effect>) {
         match event {
             Event::MasterAttached {
@@ -362,26 +348,7 @@ impl ResourceManager {
                 let said = (progress_permille, tracking_url);
                 self.on_master_heartbeat(now, attempt, session, said, effects);
             }
-            Event::WallClock(_)
-            | Event::Tick
-            | Event::Recovered(_)
-            | Event::RecoveryDone
-            | Event::NewApplication { .. }
-            | Event::Submit { .. }
-            | Event::Kill { .. }
-            | Event::RequestAbandoned { .. }
-            | Event::LeaseHeld { .. }
-            | Event::LeaseLost { .. }
-            | Event::NodeRegistered { .. }
-            | Event::NodeStreamLost { .. }
-            | Event::NodeHeartbeat { .. }
-            | Event::ContainerStarted { .. }
-            | Event::ContainerExited { .. }
-            | Event::SetPriority { .. }
-            | Event::MoveToQueue { .. }
-            | Event::SetTimeout { .. }
-            | Event::FailAttempt { .. }
-            | Event::SignalContainer { .. } => {}
+            _ => {}
         }
     }
 

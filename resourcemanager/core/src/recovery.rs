@@ -41,6 +41,26 @@ impl ResourceManager {
             Record::NodeForgotten { node } => {
                 self.known_nodes.remove(&node);
             }
+            Record::AttemptStarted { .. }
+            | Record::AttemptRegistered { .. }
+            | Record::AttemptFailing { .. }
+            | Record::AttemptFinishing { .. } => self.recover_attempt(record),
+            Record::AttemptFinished { .. } => self.recover_attempt_end(record),
+            Record::ApplicationSubmitted(_)
+            | Record::KillRequested { .. }
+            | Record::ApplicationFinished { .. }
+            | Record::ApplicationUpdated { .. }
+            | Record::ApplicationRemoved { .. } => self.recover_application(record),
+        }
+    }
+
+    /// A record of an application's life.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the caller lists the records"
+    )]
+    fn recover_application(&mut self, record: Record) {
+        match record {
             Record::ApplicationSubmitted(spec) => {
                 let id = spec.application;
                 self.insert_application(spec);
@@ -57,11 +77,6 @@ impl ResourceManager {
                     application.kill = Some(reason);
                 }
             }
-            Record::AttemptStarted { .. }
-            | Record::AttemptRegistered { .. }
-            | Record::AttemptFailing { .. }
-            | Record::AttemptFinishing { .. } => self.recover_attempt(record),
-            Record::AttemptFinished { .. } => self.recover_attempt_end(record),
             Record::ApplicationFinished {
                 application,
                 state,
@@ -103,6 +118,7 @@ impl ResourceManager {
                 self.live_applications.remove(&application);
                 self.forget_application(application);
             }
+            _ => {}
         }
     }
 
@@ -117,6 +133,11 @@ impl ResourceManager {
         }
     }
 
+    /// A record of an attempt's life, its end apart.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the caller lists the records"
+    )]
     fn recover_attempt(&mut self, record: Record) {
         match record {
             Record::AttemptStarted {
@@ -180,16 +201,7 @@ impl ResourceManager {
                 });
                 self.recover_state(id.application, ApplicationInput::MasterUnregistered);
             }
-            Record::Epoch { .. }
-            | Record::SequenceReserved { .. }
-            | Record::NodeKnown { .. }
-            | Record::NodeForgotten { .. }
-            | Record::ApplicationSubmitted(_)
-            | Record::KillRequested { .. }
-            | Record::AttemptFinished { .. }
-            | Record::ApplicationFinished { .. }
-            | Record::ApplicationUpdated { .. }
-            | Record::ApplicationRemoved { .. } => {}
+            _ => {}
         }
     }
 
@@ -372,6 +384,7 @@ impl ResourceManager {
                 priority: 0,
                 request_id: -1,
                 version: 0,
+                version_known: true,
                 shrinks_to: None,
                 created: began,
                 accounted: true,

@@ -62,7 +62,7 @@ impl ResourceManager {
         if container.state != ContainerState::Running || container.is_master {
             return Err(Refusal::ContainerNotRunning(id));
         }
-        if container.version != update.version {
+        if container.version_known && container.version != update.version {
             return Err(Refusal::ContainerVersion {
                 container: id,
                 given: update.version,
@@ -92,7 +92,8 @@ impl ResourceManager {
         let Some(container) = self.containers.get_mut(&id) else {
             return Err(Refusal::UnknownContainer(id));
         };
-        container.version = container.version.saturating_add(1);
+        container.version = update.version.saturating_add(1);
+        container.version_known = true;
         let version = container.version;
         match update.kind {
             UpdateKind::Increase => {
@@ -132,16 +133,22 @@ impl ResourceManager {
         })
     }
 
-    /// Its node runs the container with this size: if it was to give something up, it has.
+    /// Its node runs the container with this size: if it was to give something up, it has. One that
+    /// has more than is known here was given it by a former resource manager.
     pub(crate) fn size_reported(&mut self, id: ContainerId, resource: &Resource) {
         let Some(container) = self.containers.get_mut(&id) else {
             return;
         };
+        let (has, node) = (container.resource, container.node);
         if container.shrinks_to == Some(*resource) {
             container.shrinks_to = None;
-            let node = container.node;
             self.set_size(id, *resource);
             self.pending.rooms.insert(node);
+        } else if !container.version_known && has != *resource && has.fits_in(resource) {
+            // Room that is not there cannot be taken.
+            if self.check_room(id, &has, resource).is_ok() {
+                self.set_size(id, *resource);
+            }
         }
     }
 

@@ -7,11 +7,14 @@
 
 mod limits;
 mod random;
+mod reports;
 mod scripts;
+mod scripts_changes;
 mod scripts_doors;
 mod scripts_grants;
 mod scripts_recovery;
 mod scripts_relaunch;
 mod scripts_yarn;
+mod show;
 mod states;
 mod world;

@@ -247,7 +247,11 @@ impl Life {
         let registration = MasterRegistration {
             host: "m".to_owned(),
             asks: vec![ask(1, 300, 1, 1)],
-            containers: (id.application.sequence % 2 == 0).then(|| held.copied().collect()),
+            containers: id
+                .application
+                .sequence
+                .is_multiple_of(2)
+                .then(|| held.copied().collect()),
             ..MasterRegistration::default()
         };
         let session = self.world.session();
