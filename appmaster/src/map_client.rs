@@ -304,6 +304,7 @@ impl<S: MapSink> Map<'_, S> {
             argv,
             environment,
             stdin: Vec::new(),
+            slots: 1,
         };
         Ok(v1::TaskRequest {
             request: Some(v1::task_request::Request::Task(task)),

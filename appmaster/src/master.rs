@@ -578,8 +578,13 @@ impl Master {
         }
         self.next_task += 1;
         state.by_id.insert(task.task_id, key);
+        let slots = task.slots;
         self.tasks.insert(key, TaskState { stage, task });
-        self.handle(Event::TaskSubmitted { stage, task: key });
+        self.handle(Event::TaskSubmitted {
+            stage,
+            task: key,
+            slots,
+        });
     }
 
     fn task_event(&self, stage: StageId, task: TaskKey, event: v1::task_event::Event) {

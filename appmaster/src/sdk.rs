@@ -75,9 +75,12 @@ pub struct Task {
     /// On top of the executor's.
     pub environment: BTreeMap<String, String>,
     pub stdin: Vec<u8>,
+    /// Of one executor (`--executor-cores` is how many it has); 0 counts as 1.
+    pub slots: u32,
 }
 
 impl Task {
+    /// A program with its arguments, in one slot.
     pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Task {
         Task {
             argv: argv.into_iter().map(Into::into).collect(),
@@ -88,6 +91,12 @@ impl Task {
     #[must_use]
     pub fn with_stdin(mut self, stdin: impl Into<Vec<u8>>) -> Task {
         self.stdin = stdin.into();
+        self
+    }
+
+    #[must_use]
+    pub fn with_slots(mut self, slots: u32) -> Task {
+        self.slots = slots;
         self
     }
 
@@ -300,6 +309,7 @@ impl Submitter {
             argv: task.argv,
             environment: task.environment.into_iter().collect(),
             stdin: task.stdin,
+            slots: task.slots,
         };
         let permit = self.requests.reserve().await.ok()?;
         permit.send(v1::TaskRequest {

@@ -51,9 +51,9 @@ impl DynamicAllocation {
         self.initial.max(self.min).min(self.max)
     }
 
-    /// Executors that so many tasks can use.
-    fn needed(&self, tasks: u64, slots: u32) -> u32 {
-        let scaled = u128::from(tasks) * u128::from(self.ratio_permille);
+    /// Executors of so many slots each that tasks with this need of slots can use.
+    fn needed(&self, load: u64, slots: u32) -> u32 {
+        let scaled = u128::from(load) * u128::from(self.ratio_permille);
         let executors = scaled.div_ceil(1000 * u128::from(slots.max(1)));
         u32::try_from(executors).unwrap_or(u32::MAX)
     }
@@ -115,19 +115,25 @@ impl ApplicationMaster {
         }
     }
 
-    /// Attempts that run or wait: tasks, and copies of slow ones that wait for a slot.
-    fn load(&self) -> u64 {
+    /// Slow tasks that wait for a second attempt.
+    fn waiting_copies(&self) -> u64 {
         let copies: usize = self.stages.values().map(|s| s.slow.len()).sum();
-        u64::try_from(self.tasks.len() + copies).unwrap_or(u64::MAX)
+        u64::try_from(copies).unwrap_or(u64::MAX)
+    }
+
+    /// Slots of the tasks that run or wait, copies that wait counted as one each.
+    fn load(&self) -> u64 {
+        self.slots_needed.saturating_add(self.waiting_copies())
     }
 
     fn move_target(&mut self, now: Millis, dynamic: &DynamicAllocation) {
-        let tasks = self.load();
-        let waits = self.launched < tasks;
-        if tasks > 0 {
+        let copies = self.waiting_copies();
+        let waits =
+            self.launched < u64::try_from(self.tasks.len()).unwrap_or(u64::MAX) || copies > 0;
+        if !self.tasks.is_empty() {
             self.ramp.initial = false;
         }
-        let needed = dynamic.needed(tasks, self.config.executor_resource.vcores);
+        let needed = dynamic.needed(self.load(), self.config.executor_resource.vcores);
         let bounded = needed.clamp(dynamic.min, dynamic.max);
         if !waits {
             self.ramp.next_round = None;

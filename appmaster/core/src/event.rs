@@ -88,6 +88,8 @@ pub enum Event {
     TaskSubmitted {
         stage: StageId,
         task: TaskKey,
+        /// Slots that it takes of one executor; 0 counts as 1.
+        slots: u32,
     },
     TaskCancelled {
         stage: StageId,

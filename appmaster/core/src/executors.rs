@@ -25,13 +25,20 @@ pub enum ExecutorPhase {
     Leaving,
 }
 
+/// An attempt on an executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Running {
+    pub(crate) attempt: u32,
+    pub(crate) slots: u32,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Executor {
     pub(crate) node: NodeId,
     pub(crate) phase: ExecutorPhase,
     pub(crate) slots: u32,
-    /// Attempts that take a slot.
-    pub(crate) running: BTreeMap<TaskKey, u32>,
+    /// Attempts that take slots.
+    pub(crate) running: BTreeMap<TaskKey, Running>,
     /// Whether it was ever given a task.
     pub(crate) used: bool,
     /// When its phase has lasted too long.
@@ -64,7 +71,13 @@ impl Executor {
     }
 
     pub(crate) fn taken(&self) -> u32 {
-        u32::try_from(self.running.len()).unwrap_or(u32::MAX)
+        let slots = self.running.values().map(|running| running.slots);
+        slots.fold(0, u32::saturating_add)
+    }
+
+    /// The attempt of a task that takes slots here.
+    pub(crate) fn attempt_of(&self, task: TaskKey) -> Option<u32> {
+        self.running.get(&task).map(|running| running.attempt)
     }
 
     pub(crate) fn has_room(&self) -> bool {

@@ -72,6 +72,10 @@ impl ApplicationMaster {
     fn check_tasks(&self) -> Result<(), InvariantError> {
         let launched = |t: &&crate::tasks::Task| matches!(t.place, TaskPlace::Launched(_));
         let count = self.tasks.values().filter(launched).count();
+        let slots: u64 = self.tasks.values().map(|t| u64::from(t.slots)).sum();
+        ensure(slots == self.slots_needed, || {
+            format!("tasks need {slots} slots, not {}", self.slots_needed)
+        })?;
         ensure(u64::try_from(count) == Ok(self.launched), || {
             format!("{} tasks counted as launched of {count}", self.launched)
         })?;
@@ -92,8 +96,8 @@ impl ApplicationMaster {
                     let attempt = self
                         .executors
                         .get(&container)
-                        .and_then(|e| e.running.get(key));
-                    ensure(attempt == Some(&task.attempt), || {
+                        .and_then(|e| e.attempt_of(*key));
+                    ensure(attempt == Some(task.attempt), || {
                         format!("task {key:?} takes no slot of {container}")
                     })?;
                 }
@@ -108,9 +112,9 @@ impl ApplicationMaster {
             })?;
             if let Some((container, attempt)) = task.copy {
                 let executor = self.executors.get(&container);
-                let taken = executor.and_then(|e| e.running.get(key));
+                let taken = executor.and_then(|e| e.attempt_of(*key));
                 let elsewhere = task.place != TaskPlace::Launched(container);
-                ensure(taken == Some(&attempt) && elsewhere, || {
+                ensure(taken == Some(attempt) && elsewhere, || {
                     format!("the copy of {key:?} takes no slot of its own on {container}")
                 })?;
             }

@@ -41,6 +41,8 @@ pub struct ApplicationMaster {
     pub(crate) tasks: BTreeMap<TaskKey, Task>,
     /// How many of them are launched.
     pub(crate) launched: u64,
+    /// Slots that all of them need together.
+    pub(crate) slots_needed: u64,
     /// Tasks that wait for an executor they have not failed on, by when they stop doing so.
     pub(crate) retry_at: BTreeSet<(Millis, TaskKey)>,
     pub(crate) looked_for_slow_at: Option<Millis>,
@@ -83,6 +85,7 @@ impl ApplicationMaster {
             stages: BTreeMap::new(),
             tasks: BTreeMap::new(),
             launched: 0,
+            slots_needed: 0,
             retry_at: BTreeSet::new(),
             looked_for_slow_at: None,
             failed: None,
@@ -189,8 +192,8 @@ impl ApplicationMaster {
                 problem,
             } => self.on_task_ended(now, container, (task, exit_status, problem), effects),
             Event::StageOpened { stage } => self.on_stage_opened(stage),
-            Event::TaskSubmitted { stage, task } => {
-                self.on_task_submitted(now, stage, task, effects);
+            Event::TaskSubmitted { stage, task, slots } => {
+                self.on_task_submitted(now, stage, (task, slots.max(1)), effects);
             }
             Event::TaskCancelled { stage, task } => self.on_task_cancelled(stage, task, effects),
             Event::StageClosed { stage } => self.on_stage_closed(stage, effects),

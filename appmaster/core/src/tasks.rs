@@ -43,6 +43,8 @@ pub(crate) enum TaskPlace {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Task {
     pub(crate) stage: StageId,
+    /// Of one executor, for each attempt.
+    pub(crate) slots: u32,
     pub(crate) place: TaskPlace,
     /// The current or last attempt, 0 before the first. With a copy running: that of `place`.
     pub(crate) attempt: u32,
@@ -93,7 +95,7 @@ impl ApplicationMaster {
         &mut self,
         now: Millis,
         stage: StageId,
-        key: TaskKey,
+        (key, slots): (TaskKey, u32),
         effects: &mut Vec<Effect>,
     ) {
         let Some(entry) = self.stages.get_mut(&stage) else {
@@ -108,6 +110,7 @@ impl ApplicationMaster {
             key,
             Task {
                 stage,
+                slots,
                 place: TaskPlace::Waiting,
                 attempt: 0,
                 copy: None,
@@ -119,6 +122,15 @@ impl ApplicationMaster {
                 anywhere_at: Millis(0),
             },
         );
+        self.slots_needed = self.slots_needed.saturating_add(slots.into());
+        let most = self.config.executor_resource.vcores.max(1);
+        if slots > most {
+            let words = format!(
+                "it needs {slots} slots of an executor, which has {most}: submit with \
+                 --executor-cores {slots} or more"
+            );
+            self.finish(key, Outcome::without_run(words), effects);
+        }
         self.fail_hopeless_tasks(effects);
         self.schedule(now, effects);
     }
@@ -222,6 +234,7 @@ impl ApplicationMaster {
         if matches!(task.place, TaskPlace::Launched(_)) {
             self.launched -= 1;
         }
+        self.slots_needed -= u64::from(task.slots);
         self.retry_at.remove(&(task.anywhere_at, key));
         if let Some(stage) = self.stages.get_mut(&task.stage) {
             stage.slow.remove(&key);

@@ -10,6 +10,7 @@ use crate::{
     ExecutorPhase, Grant, Speculation, StageId, TaskKey, TaskRef,
 };
 
+mod slots;
 mod speculation;
 
 const STAGE: StageId = StageId(1);
@@ -94,6 +95,7 @@ impl Script {
             effects.extend(self.on(Event::TaskSubmitted {
                 stage: STAGE,
                 task: TaskKey(task),
+                slots: 1,
             }));
         }
         effects
@@ -406,6 +408,7 @@ fn without_hope_the_application_fails_with_words() {
     let effects = s.on(Event::TaskSubmitted {
         stage: STAGE,
         task: TaskKey(9),
+        slots: 1,
     });
     assert_eq!(finals(&effects).len(), 1);
 }
@@ -475,6 +478,7 @@ fn the_oldest_stage_goes_first() {
         s.on(Event::TaskSubmitted {
             stage,
             task: TaskKey(task),
+            slots: 1,
         });
     }
     assert_eq!(launches(&s.up(2, 1, 1)), [(10, 1, 2)]);
@@ -623,7 +627,11 @@ impl World {
                     return;
                 }
                 self.open.insert(task, stage);
-                Event::TaskSubmitted { stage, task }
+                Event::TaskSubmitted {
+                    stage,
+                    task,
+                    slots: 1,
+                }
             }
             Step::Cancel(i) => {
                 let all: Vec<_> = self.open.iter().map(|(t, s)| (*t, *s)).collect();

@@ -105,7 +105,11 @@ impl Load {
         for _ in 0..tasks {
             self.submitted += 1;
             let task = TaskKey(self.submitted);
-            self.on(Event::TaskSubmitted { stage: STAGE, task });
+            self.on(Event::TaskSubmitted {
+                stage: STAGE,
+                task,
+                slots: 1,
+            });
         }
     }
 

@@ -20,7 +20,7 @@ impl ApplicationMaster {
         effects: &mut Vec<Effect>,
     ) {
         if let Some(executor) = self.executors.get_mut(&container)
-            && executor.running.get(&task.task) == Some(&task.attempt)
+            && executor.attempt_of(task.task) == Some(task.attempt)
         {
             executor.running.remove(&task.task);
             self.index_room(container);
@@ -141,7 +141,10 @@ impl ApplicationMaster {
         self.index_room(container);
         running
             .into_iter()
-            .map(|(task, attempt)| TaskRef { task, attempt })
+            .map(|(task, running)| TaskRef {
+                task,
+                attempt: running.attempt,
+            })
             .filter(|attempt| self.current(container, *attempt).is_some())
             .collect()
     }

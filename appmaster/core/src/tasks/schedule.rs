@@ -6,7 +6,7 @@ use bobbin_types::{ContainerId, Millis};
 use super::TaskPlace;
 use crate::effect::Effect;
 use crate::event::{TaskKey, TaskRef};
-use crate::executors::ExecutorPhase;
+use crate::executors::{ExecutorPhase, Running};
 use crate::master::ApplicationMaster;
 
 /// Retries looked at for one slot: beyond them, waiting is cheaper than looking.
@@ -71,18 +71,23 @@ impl ApplicationMaster {
 
     /// The task for a slot of this executor, with its stage.
     fn pick(&self, now: Millis, container: ContainerId) -> Option<(crate::event::StageId, Picked)> {
+        let executor = self.executors.get(&container)?;
+        let room = executor.slots.saturating_sub(executor.taken());
+        let fits = |key: &TaskKey| self.tasks.get(key).is_some_and(|t| t.slots <= room);
         for (id, stage) in self.stages.iter().filter(|(_, s)| !s.throttled) {
             let retries = stage.retries.iter().take(RETRIES_LOOKED_AT);
             for (index, key) in retries.enumerate() {
-                if self.may_run_on(now, *key, container) {
+                if fits(key) && self.may_run_on(now, *key, container) {
                     return Some((*id, Picked::Retry(index)));
                 }
             }
-            if !stage.pending.is_empty() {
-                return Some((*id, Picked::New));
+            if let Some(key) = stage.pending.front() {
+                // Room that is too small for it is kept: smaller tasks of later stages would take
+                // it away for ever.
+                return fits(key).then_some((*id, Picked::New));
             }
             let mut slow = stage.slow.iter().take(RETRIES_LOOKED_AT);
-            if let Some(key) = slow.find(|key| self.may_copy_to(**key, container)) {
+            if let Some(key) = slow.find(|key| fits(key) && self.may_copy_to(**key, container)) {
                 return Some((*id, Picked::Copy(*key)));
             }
         }
@@ -146,7 +151,8 @@ impl ApplicationMaster {
             task.copy = Some((container, attempt));
         }
         executor.used = true;
-        executor.running.insert(key, attempt);
+        let slots = task.slots;
+        executor.running.insert(key, Running { attempt, slots });
         let task = TaskRef { task: key, attempt };
         self.index_room(container);
         effects.push(Effect::LaunchTask { container, task });
