@@ -85,6 +85,8 @@ pub(crate) struct Sandbox {
     pub(crate) pids_max: u32,
     pub(crate) open_files_max: u64,
     pub(crate) tmp_mib: u64,
+    pub(crate) work_dir_bytes_max: u64,
+    pub(crate) work_dir_inodes_max: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,6 +198,8 @@ impl Default for Sandbox {
             pids_max: 4096,
             open_files_max: 65_536,
             tmp_mib: 1024,
+            work_dir_bytes_max: 0,
+            work_dir_inodes_max: 0,
         }
     }
 }

@@ -35,6 +35,12 @@ impl AsFd for Folder {
     }
 }
 
+impl From<Folder> for OwnedFd {
+    fn from(folder: Folder) -> OwnedFd {
+        folder.fd
+    }
+}
+
 fn how(flags: OFlag, mode: Mode) -> OpenHow {
     OpenHow::new()
         .flags(flags | OFlag::O_CLOEXEC)

@@ -42,6 +42,11 @@ pub(crate) enum Stage {
     Ended,
 }
 
+/// What the agent's own output files of a YARN container are called; see
+/// [`bobbin_sandbox::OutputFiles`].
+const PRELAUNCH_OUT: &str = "prelaunch.out";
+const PRELAUNCH_ERR: &str = "prelaunch.err";
+
 /// The stages of the containers that this agent process supervises.
 #[derive(Debug, Default)]
 pub(crate) struct Stages {
@@ -365,25 +370,28 @@ impl Logs {
         Ok(logs)
     }
 
-    /// Bytes of all files in a container's log folder, as they take room on the disk.
-    pub(crate) fn bytes(&self, id: &ContainerId) -> io::Result<u64> {
-        let Some(folder) = self.folder(id)? else {
-            return Ok(0);
-        };
-        let mut bytes: u64 = 0;
-        for name in folder.names()? {
-            if let Some(stat) = folder.look(std::ffi::OsStr::new(&name))? {
-                let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
-                bytes = bytes.saturating_add(blocks.saturating_mul(512));
-            }
-        }
-        Ok(bytes)
+    /// Whether its command makes its output files itself, as YARN's do.
+    pub(crate) fn are_own(&self, id: &ContainerId) -> bool {
+        let folder = self.folder(id).ok().flatten();
+        folder.is_some_and(|folder| {
+            let mark = std::ffi::OsStr::new(PRELAUNCH_OUT);
+            folder.look(mark).is_ok_and(|found| found.is_some())
+        })
     }
 
-    /// The last lines of a container's stderr, for its diagnostics.
+    /// The last lines of a container's stderr, for its diagnostics; of what its launch script said, if
+    /// there is no other.
     pub(crate) fn stderr_tail(&self, id: &ContainerId) -> String {
+        ["stderr", PRELAUNCH_ERR]
+            .into_iter()
+            .map(|name| self.tail(id, name))
+            .find(|tail| !tail.is_empty())
+            .unwrap_or_default()
+    }
+
+    fn tail(&self, id: &ContainerId, name: &str) -> String {
         let read = || -> Option<String> {
-            let file = self.open(id, "stderr").ok()??;
+            let file = self.open(id, name).ok()??;
             let length = file.metadata().ok()?.len();
             let start = length.saturating_sub(DIAGNOSTICS_TAIL_BYTES);
             let mut bytes = vec![0; usize::try_from(length - start).ok()?];

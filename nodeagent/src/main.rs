@@ -11,6 +11,7 @@ mod account;
 mod archive;
 mod cache;
 mod config;
+mod disk_guard;
 mod driver;
 mod end;
 mod fetch;

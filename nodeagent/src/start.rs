@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use bobbin_na_core::{Event, Exit, INVALID, NodeAgent, NodeConfig};
+use bobbin_na_core::{Event, NodeAgent, NodeConfig};
 use bobbin_sandbox::{Bind, CgroupRoot, Launcher, is_system_path, probe};
 use bobbin_service::{
     DaemonInfo, FolderLock, Listener, RunFiles, ServeLimits, Target, connect_lazy, create_folder,
-    lock_folder, notify_ready, notify_stopping, on_signals, wall_now,
+    lock_folder, notify_ready, notify_stopping, on_signals,
 };
 use bobbin_types::NodeId;
 use sha2::{Digest, Sha256};
@@ -37,14 +37,12 @@ use crate::usage::Machine;
 use crate::webhdfs::Trees;
 use crate::yarn::Extras;
 use crate::yarn::contract::NodeEnvironment;
-use crate::{grpc, rm_link, systemd, web, yarn};
+use crate::{disk_guard, grpc, rm_link, systemd, web, yarn};
 
 /// Programs that every container finds in `/run/bobbin/bin`.
 const PROGRAMS: [&str; 3] = ["bobbin", "bobbin-executor", "bobbin-appmaster"];
 const LAUNCHER: &str = "bobbin-container-init";
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
-/// Each so many samples the sizes of log folders are looked at.
-const LOG_SIZE_SAMPLES: u32 = 5;
 /// How long the end waits for clean-ups that are under way; the next start finishes them.
 const STOP_WAIT: Duration = Duration::from_secs(2);
 
@@ -196,6 +194,7 @@ struct Tasks {
     server: tokio::task::JoinHandle<Result<(), bobbin_service::ServeError>>,
     link: tokio::task::JoinHandle<()>,
     doors: JoinSet<()>,
+    guard: tokio::task::JoinHandle<()>,
     sampler: tokio::task::JoinHandle<()>,
 }
 
@@ -219,7 +218,8 @@ fn start_tasks(
         )),
         link: tokio::spawn(rm_link::run(node.clone(), sender.clone(), stop.clone())),
         doors,
-        sampler: tokio::spawn(sample(node.clone(), sender, stop.clone())),
+        guard: tokio::spawn(disk_guard::run(node.clone(), sender.clone(), stop.clone())),
+        sampler: tokio::spawn(sample(sender, stop.clone())),
     }
 }
 
@@ -241,6 +241,7 @@ impl Tasks {
             }
             let _ = self.link.await;
             self.doors.join_all().await;
+            let _ = self.guard.await;
             let _ = self.sampler.await;
         };
         if tokio::time::timeout(STOP_WAIT, all).await.is_err() {
@@ -496,14 +497,13 @@ fn place(source: &Path, target: &Path) -> io::Result<()> {
     std::fs::rename(&temporary, target)
 }
 
-/// Samples the machine each second, and the sizes of log folders now and then.
-async fn sample(node: Arc<Node>, driver: mpsc::Sender<Input>, stop: CancellationToken) {
+/// Samples the machine each second.
+async fn sample(driver: mpsc::Sender<Input>, stop: CancellationToken) {
     let Ok(mut machine) = Machine::new() else {
         return;
     };
     let mut interval = tokio::time::interval(SAMPLE_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut count: u32 = 0;
     loop {
         tokio::select! {
             _ = interval.tick() => {}
@@ -523,42 +523,6 @@ async fn sample(node: Arc<Node>, driver: mpsc::Sender<Input>, stop: Cancellation
             .is_err()
         {
             return;
-        }
-        count = count.wrapping_add(1);
-        if count.is_multiple_of(LOG_SIZE_SAMPLES) {
-            end_log_floods(&node, &driver).await;
-        }
-    }
-}
-
-/// Ends containers whose own log files (stdout and stderr are cut by their monitor) fill the disk.
-///
-/// Source: `yarn.nodemanager.container-log-monitor.enable`.
-async fn end_log_floods(node: &Arc<Node>, driver: &mpsc::Sender<Input>) {
-    let most = node.config.logs.max_bytes.saturating_mul(2);
-    for container in node.logs.stages.living() {
-        let logs = node.logs.clone();
-        let measuring = tokio::task::spawn_blocking(move || logs.bytes(&container));
-        let Ok(Ok(bytes)) = measuring.await else {
-            continue;
-        };
-        if bytes > most {
-            let diagnostics = format!(
-                "the container's log folder has {bytes} bytes, more than the {most} that are \
-                 allowed (twice the setting logs.max_bytes)"
-            );
-            let exit = Exit {
-                exit_status: INVALID,
-                diagnostics,
-            };
-            let event = Event::Stop {
-                container,
-                exit,
-                wall: wall_now(),
-            };
-            if driver.send(Input::Event(event)).await.is_err() {
-                return;
-            }
         }
     }
 }

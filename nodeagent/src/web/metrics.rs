@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use bobbin_na_core::ContainerPhase;
+use bobbin_na_core::{ContainerPhase, NodeAgent, NodeUsage};
 use bobbin_service::http::answer::plain_headers;
+use bobbin_types::Resource;
 
 use super::Web;
 use super::problem::Problem;
@@ -32,52 +33,90 @@ fn gauge(text: &mut String, name: &str, help: &str, value: u64) {
     );
 }
 
-impl Web {
-    async fn metrics_text(&self) -> Result<String, Problem> {
-        let asked = self.ask(|core| {
-            let mut phases: BTreeMap<ContainerPhase, u64> = BTreeMap::new();
-            for view in core.containers() {
-                *phases.entry(view.phase).or_default() += 1;
-            }
-            let accounting = core.accounting();
-            let resources = (accounting.capacity(), accounting.used());
-            (resources, core.usage(), phases, core.problems().len())
-        });
-        let ((capacity, granted), usage, phases, problems) = asked.await?;
-        let (entries, bytes) = self.node.localizer.cached();
-        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let mut text = String::new();
+/// What the core knows at one moment.
+struct Seen {
+    capacity: Resource,
+    granted: Resource,
+    usage: NodeUsage,
+    phases: BTreeMap<ContainerPhase, u64>,
+    problems: u64,
+}
+
+impl Seen {
+    fn of(core: &NodeAgent) -> Seen {
+        let mut phases: BTreeMap<ContainerPhase, u64> = BTreeMap::new();
+        for view in core.containers() {
+            *phases.entry(view.phase).or_default() += 1;
+        }
+        Seen {
+            capacity: core.accounting().capacity(),
+            granted: core.accounting().used(),
+            usage: core.usage(),
+            phases,
+            problems: count(core.problems().len()),
+        }
+    }
+
+    fn write(&self, text: &mut String) {
         for (name, help, value) in [
             (
                 "memory_offered_mib",
                 "Memory for containers, MiB.",
-                capacity.memory_mib,
+                self.capacity.memory_mib,
             ),
             (
                 "memory_granted_mib",
                 "Memory of containers, MiB.",
-                granted.memory_mib,
+                self.granted.memory_mib,
             ),
             (
                 "vcores_offered",
                 "Virtual cores for containers.",
-                capacity.vcores.into(),
+                self.capacity.vcores.into(),
             ),
             (
                 "vcores_granted",
                 "Virtual cores of containers.",
-                granted.vcores.into(),
+                self.granted.vcores.into(),
             ),
             (
                 "machine_memory_used_mib",
                 "Memory that the machine uses, MiB.",
-                usage.memory_used_mib,
+                self.usage.memory_used_mib,
             ),
             (
                 "machine_cpu_used_permille",
                 "How busy all processors together are; 1000 is all of them.",
-                usage.cpu_permille.into(),
+                self.usage.cpu_permille.into(),
             ),
+            (
+                "problems",
+                "Reasons for which the node takes no work.",
+                self.problems,
+            ),
+        ] {
+            gauge(text, name, help, value);
+        }
+        text.push_str("# HELP bobbin_node_containers Containers by phase.\n");
+        text.push_str("# TYPE bobbin_node_containers gauge\n");
+        for (phase, name) in PHASES {
+            let value = self.phases.get(&phase).copied().unwrap_or(0);
+            let _ = writeln!(text, "bobbin_node_containers{{phase=\"{name}\"}} {value}");
+        }
+    }
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+impl Web {
+    async fn metrics_text(&self) -> Result<String, Problem> {
+        let seen = self.ask(Seen::of).await?;
+        let mut text = String::new();
+        seen.write(&mut text);
+        let (entries, bytes) = self.node.localizer.cached();
+        for (name, help, value) in [
             (
                 "cache_entries",
                 "Localized files and archives.",
@@ -89,24 +128,12 @@ impl Web {
                 bytes,
             ),
             (
-                "problems",
-                "Reasons for which the node takes no work.",
-                count(problems),
-            ),
-            (
                 "start_time_milliseconds",
                 "When the agent began, Unix milliseconds.",
                 self.started.0,
             ),
         ] {
             gauge(&mut text, name, help, value);
-        }
-        text.push_str(
-            "# HELP bobbin_node_containers Containers by phase.\n# TYPE bobbin_node_containers gauge\n",
-        );
-        for (phase, name) in PHASES {
-            let value = phases.get(&phase).copied().unwrap_or(0);
-            let _ = writeln!(text, "bobbin_node_containers{{phase=\"{name}\"}} {value}");
         }
         let _ = writeln!(
             text,

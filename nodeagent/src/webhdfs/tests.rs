@@ -194,7 +194,7 @@ async fn public_means_everybody_may_read() {
         (vec![file.clone(), folder("750")], "/user/a b"),
         (vec![file.clone(), folder("755"), folder("700")], "/user"),
     ] {
-        server.script(&[file.clone()]);
+        server.script(std::slice::from_ref(&file));
         server.script(&script);
         match fetch(&trees, &source, true, 5).await.result {
             Err(FetchError::NotPublicThere(path)) => assert_eq!(path, named),
