@@ -36,6 +36,12 @@ pub(super) fn host_of(id: ApplicationId) -> String {
     )
 }
 
+/// Whether a name in a request is an application's own.
+pub(super) fn is_applications(host: &str) -> bool {
+    let name = host.split(':').next().unwrap_or_default();
+    name.to_ascii_lowercase().ends_with(".localhost")
+}
+
 /// Whether a browser sent this, as far as it says so. Nothing is granted for it.
 pub(super) fn is_browser(headers: &HeaderMap) -> bool {
     let agent = headers.get(USER_AGENT).map(HeaderValue::as_bytes);
@@ -103,6 +109,8 @@ mod tests {
             assert_eq!(proxied(path), None, "{path}");
         }
         assert_eq!(host_of(id), "application-7-0001.localhost");
+        assert!(is_applications("Application-7-0001.localhost:1"));
+        assert!(!is_applications("localhost:1") && !is_applications("[::1]:1"));
     }
 
     #[test]

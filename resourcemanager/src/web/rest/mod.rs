@@ -38,6 +38,7 @@ pub(super) use answer::plain_headers;
 pub(super) use application::{Frame, diagnostics, is_tracked, logs_url};
 pub(super) use document::push_xml_text;
 
+use super::browser;
 use super::door::Web;
 use crate::grpc::identify::decide;
 use crate::yarn::report::authority;
@@ -53,8 +54,8 @@ const SEGMENTS_MAX: usize = 8;
 const ACTIVITIES: &str = "scheduler activities are not recorded by Bobbin: 'bobbin app why ID' says \
      why an application waits, and so do the diagnostics of apps/ID";
 const RESERVATIONS: &str = "reservations are not offered by Bobbin: submit without one";
-const TOKENS: &str = "delegation tokens are not handed out here: run 'bobbin token create' on the \
-     resource manager's host; a token of Bobbin is neither renewed nor canceled, it ends by itself";
+const TOKENS: &str = "delegation tokens are not handed out, renewed or canceled over HTTP: run 'bobbin \
+     token create --hadoop FILE' on the resource manager's host, or ask getDelegationToken there";
 const LABELS: &str = "node labels cannot be changed here";
 const SCHEDULER_CHANGES: &str =
     "queues and the scheduler are changed in the resource manager's settings, not here";
@@ -224,7 +225,8 @@ impl Call {
     }
 }
 
-/// `http://host:port` of the door, as the caller reaches it: only a name of this host is said back.
+/// `http://host:port` of the door, as the caller reaches it. A stated name is said back only where
+/// the door has no address of its own; an application's own name leads to the door's.
 pub(super) fn base(web: &Web, parts: &Parts) -> String {
     let host = parts.headers.get(header::HOST);
     let named = host.and_then(|host| host.to_str().ok()).filter(|host| {
@@ -235,6 +237,9 @@ pub(super) fn base(web: &Web, parts: &Parts) -> String {
                 .all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b))
     });
     match named {
+        Some(host) if browser::is_applications(host) => {
+            format!("http://localhost{}", browser::port_of(&parts.headers))
+        }
         Some(host) => format!("http://{host}"),
         None => format!("http://{}", authority(web.address)),
     }
