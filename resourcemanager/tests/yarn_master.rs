@@ -489,3 +489,134 @@ async fn a_container_is_given_another_size() {
         .unwrap();
     assert!(answer.update_errors[0].reason().contains("GUARANTEED"));
 }
+
+const CLIENT: &str = "org.apache.hadoop.yarn.api.ApplicationClientProtocolPB";
+
+/// An application whose containers outlive a failed attempt, submitted through the client's door.
+async fn keeping() -> Stage {
+    let daemon = Daemon::start();
+    let mut client = daemon.client().await;
+    let mut agent = Agent::attach(&daemon, &mut client, NODE).await;
+    let mut ipc = Ipc::with_name(&daemon.yarn("client"), CLIENT, "whoever").await;
+    let issued: yarn::GetNewApplicationResponse = ipc
+        .call("getNewApplication", &yarn::GetNewApplicationRequest {})
+        .await
+        .unwrap();
+    let id = issued.application_id.unwrap();
+    let context = yarn::ApplicationSubmissionContext {
+        application_id: Some(id),
+        am_container_spec: Some(yarn::ContainerLaunchContext {
+            command: vec!["true".to_owned()],
+            ..yarn::ContainerLaunchContext::default()
+        }),
+        resource: Some(yarn::Resource {
+            memory: Some(128),
+            virtual_cores: Some(1),
+            resource_value_map: Vec::new(),
+        }),
+        keep_containers_across_application_attempts: Some(true),
+        ..yarn::ApplicationSubmissionContext::default()
+    };
+    let request = yarn::SubmitApplicationRequest {
+        application_submission_context: Some(context),
+    };
+    let _: yarn::SubmitApplicationResponse = ipc.call("submitApplication", &request).await.unwrap();
+    let (master, launch) = agent.started().await;
+    let application = bobbin_types::ApplicationId::try_from(&id).unwrap();
+    Stage {
+        application: application.to_string(),
+        daemon,
+        client,
+        agent,
+        master,
+        launch,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kept_containers_are_the_next_attempts() {
+    let mut stage = keeping().await;
+    let mut ipc = stage.registered().await;
+    let answer = allocate(&mut ipc, &asking(0, 1, 128)).await.unwrap();
+    let kept = answer.allocated_containers[0].id.unwrap();
+    stage.agent.runs(&text(&kept), 128).await;
+    stage.agent.exited(&stage.master, 1).await;
+    (stage.master, stage.launch) = stage.agent.started().await;
+    let mut ipc = stage.connect().await.unwrap();
+    let answer = register(&mut ipc).await.unwrap();
+    let inherited: Vec<_> = answer
+        .containers_from_previous_attempts
+        .iter()
+        .map(|c| c.id)
+        .collect();
+    assert_eq!(inherited, [Some(kept)]);
+    // Its node's token, for the new attempt.
+    let keys = hadoop_keys(&stage.daemon.secret().for_node(NODE), wall_now());
+    let [at_node] = answer.nm_tokens_from_previous_attempts.as_slice() else {
+        panic!("one node: {answer:?}");
+    };
+    let said: yarn::NmTokenIdentifier = keys.verify(at_node.token.as_ref().unwrap()).unwrap();
+    assert_eq!(said.app_attempt_id.unwrap().attempt_id(), 2);
+    let answer = allocate(&mut ipc, &asking(0, 1, 128)).await.unwrap();
+    assert_eq!(answer.allocated_containers.len(), 1);
+    assert!(answer.nm_tokens.is_empty(), "told at the registration");
+    let release = yarn::AllocateRequest {
+        release: vec![kept],
+        ..heartbeat(1)
+    };
+    allocate(&mut ipc, &release).await.unwrap();
+    stage.agent.stopped(&text(&kept)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_that_a_master_names_and_hosts_that_it_avoids() {
+    let mut stage = Stage::new().await;
+    let second = "h2:8041";
+    let _agent = Agent::attach(&stage.daemon, &mut stage.client, second).await;
+    let mut ipc = stage.registered().await;
+    // One container, on the second host and nowhere else: three levels of one wish.
+    let mut strict = asking(0, 1, 128);
+    for (place, relax) in [("h2", true), ("/default-rack", false)] {
+        strict.ask.push(yarn::ResourceRequest {
+            resource_name: Some(place.to_owned()),
+            relax_locality: Some(relax),
+            ..strict.ask[0].clone()
+        });
+    }
+    strict.ask[0].relax_locality = Some(false);
+    let answer = allocate(&mut ipc, &strict).await.unwrap();
+    let hosts = |answer: &yarn::AllocateResponse| -> Vec<String> {
+        let nodes = answer
+            .allocated_containers
+            .iter()
+            .map(|c| c.node_id.clone());
+        nodes.map(|node| node.unwrap().host().to_owned()).collect()
+    };
+    assert_eq!(hosts(&answer), ["h2"]);
+    assert_eq!(answer.num_cluster_nodes(), 2);
+    let avoid = yarn::AllocateRequest {
+        blacklist_request: Some(yarn::ResourceBlacklistRequest {
+            blacklist_additions: vec!["h2".to_owned()],
+            blacklist_removals: Vec::new(),
+        }),
+        ..asking(1, 6, 512)
+    };
+    let answer = allocate(&mut ipc, &avoid).await.unwrap();
+    assert_eq!(hosts(&answer), ["h1"; 6]);
+    let allow = yarn::AllocateRequest {
+        blacklist_request: Some(yarn::ResourceBlacklistRequest {
+            blacklist_additions: Vec::new(),
+            blacklist_removals: vec!["h2".to_owned()],
+        }),
+        ..asking(2, 7, 512)
+    };
+    let answer = allocate(&mut ipc, &allow).await.unwrap();
+    let found = hosts(&answer);
+    assert_eq!(found.len(), 7);
+    assert!(found.iter().any(|host| host == "h2"), "{found:?}");
+    let next = allocate(&mut ipc, &heartbeat(3)).await.unwrap();
+    assert!(
+        next.allocated_containers.is_empty(),
+        "no more than was wanted"
+    );
+}

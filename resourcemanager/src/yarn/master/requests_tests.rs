@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
@@ -230,4 +231,57 @@ fn a_farewell_is_cut_to_size() {
         ..request
     };
     assert!(farewell(&request).is_err());
+}
+
+proptest! {
+    /// Whatever a container sends is read or refused, and what is read is within the limits.
+    #[test]
+    fn anything_is_safe(
+        number: i32,
+        memory: i64,
+        vcores: i32,
+        name in ".{0,300}",
+        label in ".{0,300}",
+        progress: f32,
+        id: i64,
+        kind: i32,
+    ) {
+        let capability = yarn::Resource {
+            memory: Some(memory),
+            virtual_cores: Some(vcores),
+            resource_value_map: Vec::new(),
+        };
+        let request = yarn::AllocateRequest {
+            ask: vec![yarn::ResourceRequest {
+                resource_name: Some(name.clone()),
+                node_label_expression: Some(label),
+                capability: Some(capability.clone()),
+                num_containers: Some(number),
+                allocation_request_id: Some(id),
+                ..wire_ask(1)
+            }],
+            update_requests: vec![yarn::UpdateContainerRequest {
+                container_version: number,
+                container_id: "container_1_0001_02_000004".parse::<ContainerId>().unwrap().into(),
+                update_type: kind,
+                capability: Some(capability),
+                execution_type: Some(kind),
+            }],
+            progress: Some(progress),
+            ..yarn::AllocateRequest::default()
+        };
+        if let Ok(read) = Allocation::read(&request, attempt()) {
+            prop_assert!(read.asks[0].count <= CONTAINERS_PER_ASK_MAX);
+            prop_assert!(read.asks[0].place.len() <= WORD_BYTES_MAX);
+            prop_assert!(read.asks[0].capability.memory_mib > 0);
+            prop_assert!(read.progress_permille <= 1000);
+        }
+        let request = yarn::RegisterApplicationMasterRequest {
+            host: Some(name.clone()),
+            rpc_port: Some(number),
+            tracking_url: Some(name),
+            placement_constraints: Vec::new(),
+        };
+        let _ = registration(&request);
+    }
 }
