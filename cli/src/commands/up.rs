@@ -88,7 +88,7 @@ async fn start(
     for_hadoop(layout, &cluster).await?;
     for agent in dead {
         bar.say(format!("starting {}", agent.name));
-        let subject = Subject::Node(host::HOST.to_owned());
+        let subject = Subject::Node(host::host_of(layout, &agent.name));
         let made = token::request(&cluster, subject, TOKEN_VALID_MS).await?;
         token::write(&layout.token_of(&agent.name), &made)?;
         started.push(agent.start(programs)?);

@@ -1,6 +1,9 @@
 //! Settings of a cluster that an older version made: what has come since is added, with free ports.
 //! Everything else in them stays as it is, comments too.
 
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
 use toml::Table;
 
 use super::layout::{Layout, RESOURCEMANAGER};
@@ -19,6 +22,15 @@ const MODE: u32 = 0o644;
 
 type Door = (&'static str, &'static str);
 
+/// Settings of one daemon.
+struct File {
+    path: PathBuf,
+    text: String,
+    /// Where the daemon listens.
+    host: String,
+    missing: Vec<Door>,
+}
+
 /// Adds what is missing.
 ///
 /// # Errors
@@ -26,6 +38,7 @@ type Door = (&'static str, &'static str);
 pub(crate) fn heal(layout: &Layout, nodes: &[String]) -> Result<(), Failure> {
     let mut files = Vec::new();
     let mut taken = Vec::new();
+    let mut hosts = vec![Ipv4Addr::LOCALHOST];
     let daemons = nodes
         .iter()
         .map(|node| (node.as_str(), NODE_DOORS.as_slice()))
@@ -37,26 +50,34 @@ pub(crate) fn heal(layout: &Layout, nodes: &[String]) -> Result<(), Failure> {
         taken.extend(ports_in(&text));
         // What cannot be read is told by the daemon, with its line.
         if let Ok(table) = text.parse::<Table>() {
+            let host = table.get("host").and_then(toml::Value::as_str);
+            let host = host.unwrap_or(settings::HOST).to_owned();
+            hosts.extend(host.parse::<Ipv4Addr>());
             let missing = missing(&table, doors);
-            files.push((path, text, missing));
+            files.push(File {
+                path,
+                text,
+                host,
+                missing,
+            });
         }
     }
-    let count: usize = files.iter().map(|(_, _, missing)| missing.len()).sum();
+    let count: usize = files.iter().map(|file| file.missing.len()).sum();
     if count == 0 {
         return Ok(());
     }
     // The daemons may be dead, and their ports look free.
-    let mut free = ports::free(count + taken.len())?
+    let mut free = ports::free_on(&hosts, count + taken.len())?
         .into_iter()
         .filter(|port| !taken.contains(port));
-    for (path, text, missing) in files.into_iter().filter(|(_, _, m)| !m.is_empty()) {
-        let mut healed = text.clone();
-        for ((section, key), port) in missing.into_iter().zip(&mut free) {
-            healed = with_key(&healed, section, key, port);
+    for file in files.into_iter().filter(|file| !file.missing.is_empty()) {
+        let mut healed = file.text;
+        for ((section, key), port) in file.missing.into_iter().zip(&mut free) {
+            healed = with_key(&healed, section, key, &format!("{}:{port}", file.host));
         }
         // A section in another form, which only its author can add to: the defaults hold.
         if healed.parse::<Table>().is_ok() {
-            bobbin_service::atomic_write(&path, healed.as_bytes(), MODE)
+            bobbin_service::atomic_write(&file.path, healed.as_bytes(), MODE)
                 .map_err(|e| Failure::new(Kind::Failed, crate::cluster::sentence(&e)))?;
         }
     }
@@ -80,8 +101,8 @@ fn ports_in(text: &str) -> Vec<u16> {
 }
 
 /// The text with one key more, in its section, which is made at the end if there is none.
-fn with_key(text: &str, section: &str, key: &str, port: u16) -> String {
-    let line = format!("{key} = \"{}:{port}\"\n", settings::HOST);
+fn with_key(text: &str, section: &str, key: &str, address: &str) -> String {
+    let line = format!("{key} = \"{address}\"\n");
     let header = format!("[{section}]");
     let mut out = String::new();
     let mut is_added = false;
@@ -118,7 +139,8 @@ mod tests {
         let rm = "# mine\n[grpc]\nlisten = \"127.0.0.1:20001\"\n[http] # of WebHDFS\nlisten = \"127.0.0.1:20002\"\n";
         std::fs::write(layout.conf_of(RESOURCEMANAGER), rm).unwrap();
         for node in &nodes {
-            std::fs::write(layout.conf_of(node), "name = \"x\"\n[http]\n").unwrap();
+            let text = "host = \"127.0.0.1\"\n[http]\n";
+            std::fs::write(layout.conf_of(node), text).unwrap();
         }
         heal(&layout, &nodes).unwrap();
         let text = std::fs::read_to_string(layout.conf_of(RESOURCEMANAGER)).unwrap();

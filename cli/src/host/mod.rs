@@ -14,7 +14,7 @@ pub(crate) use env_file::{quote, write as write_env};
 pub(crate) use heal::heal as heal_settings;
 pub(crate) use layout::{Layout, node_name};
 pub(crate) use leftovers::processes;
-pub(crate) use settings::{HOST, write as write_settings};
+pub(crate) use settings::{HOST, host_of, write as write_settings};
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;

@@ -9,11 +9,19 @@ use crate::failure::{Failure, Kind};
 const FIRST: u16 = 20_000;
 const LAST: u16 = 32_000;
 
-/// As many different free ports of the loopback address.
+/// As many different free ports of the first loopback address.
 ///
 /// # Errors
 /// Nearly all are in use.
 pub(crate) fn free(count: usize) -> Result<Vec<u16>, Failure> {
+    free_on(&[Ipv4Addr::LOCALHOST], count)
+}
+
+/// As many different ports that are free on all of these addresses.
+///
+/// # Errors
+/// Nearly all are in use.
+pub(crate) fn free_on(hosts: &[Ipv4Addr], count: usize) -> Result<Vec<u16>, Failure> {
     // Clusters that are made at the same time begin at different places.
     let seed = u64::from(std::process::id()) * 7919 + bobbin_service::wall_now().0;
     let span = u64::from(LAST - FIRST);
@@ -25,15 +33,22 @@ pub(crate) fn free(count: usize) -> Result<Vec<u16>, Failure> {
         }
         let port = FIRST + (start + step) % (LAST - FIRST);
         // Held until all are found, so that none is found twice.
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            held.push((port, listener));
+        let mut hosts = hosts.to_vec();
+        hosts.sort_unstable();
+        hosts.dedup();
+        let listeners: Result<Vec<_>, _> = hosts
+            .into_iter()
+            .map(|host| TcpListener::bind((host, port)))
+            .collect();
+        if let Ok(listeners) = listeners {
+            held.push((port, listeners));
         }
     }
     if held.len() < count {
         return Err(Failure::new(
             Kind::Failed,
             format!(
-                "only {} of {count} free ports were found on 127.0.0.1",
+                "only {} of {count} free ports were found on loopback",
                 held.len()
             ),
         ));

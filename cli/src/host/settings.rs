@@ -1,5 +1,7 @@
 //! The settings that a new cluster is given. Kept from then on: people may edit them.
 
+use std::net::{Ipv4Addr, TcpListener};
+
 use toml::{Table, Value};
 
 use super::layout::{Layout, RESOURCEMANAGER};
@@ -8,7 +10,7 @@ use crate::failure::{Failure, Kind};
 
 /// On one host an agent that is silent so long is dead, milliseconds.
 const NODE_EXPIRY_MS: i64 = 10_000;
-/// The only address of such a cluster.
+/// The address of the resource manager of such a cluster, and of its first node.
 pub(crate) const HOST: &str = "127.0.0.1";
 const MODE: u32 = 0o644;
 /// Of the resource manager: gRPC, HTTP, and YARN's clients, masters and administrators.
@@ -22,18 +24,28 @@ const NODE_PORTS: usize = 3;
 /// # Errors
 /// No ports, or files that cannot be written.
 pub(crate) fn write(layout: &Layout, nodes: &[String]) -> Result<(), Failure> {
-    let ports = ports::free(RM_PORTS + nodes.len() * NODE_PORTS)?;
+    let hosts = node_hosts(nodes.len());
+    let ports = ports::free_on(&hosts, RM_PORTS + nodes.len() * NODE_PORTS)?;
     let (rm_ports, node_ports) = ports.split_at(RM_PORTS);
     let count = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
     let size = Size {
         memory_mib: machine::node_memory_mib(count),
         vcores: machine::node_vcores(),
     };
-    for (node, ports) in nodes.iter().zip(node_ports.chunks_exact(NODE_PORTS)) {
+    for ((node, host), ports) in nodes
+        .iter()
+        .zip(hosts)
+        .zip(node_ports.chunks_exact(NODE_PORTS))
+    {
+        let doors = Doors {
+            host,
+            ports,
+            rm_port: rm_ports[0],
+        };
         save(
             layout,
             node,
-            &nodeagent(layout, node, ports, rm_ports[0], size),
+            &nodeagent(layout, node, doors, size),
             "nodeagent",
         )?;
     }
@@ -43,6 +55,41 @@ pub(crate) fn write(layout: &Layout, nodes: &[String]) -> Result<(), Failure> {
         &resourcemanager(layout, rm_ports),
         RESOURCEMANAGER,
     )
+}
+
+/// A loopback address for each node: applications take what has the same host for one machine with one
+/// disk (Spark reads its neighbors' shuffle files so), and these nodes have folders of their own.
+/// Where the system has only one loopback address, they share it.
+fn node_hosts(count: usize) -> Vec<Ipv4Addr> {
+    let first = u32::from(Ipv4Addr::LOCALHOST);
+    (first..)
+        .take(count)
+        .map(Ipv4Addr::from)
+        .map(|host| {
+            if TcpListener::bind((host, 0)).is_ok() {
+                host
+            } else {
+                Ipv4Addr::LOCALHOST
+            }
+        })
+        .collect()
+}
+
+/// The address of a node, from its settings.
+pub(crate) fn host_of(layout: &Layout, node: &str) -> String {
+    std::fs::read_to_string(layout.conf_of(node))
+        .ok()
+        .and_then(|text| text.parse::<Table>().ok())
+        .and_then(|table| table.get("host")?.as_str().map(str::to_owned))
+        .unwrap_or_else(|| HOST.to_owned())
+}
+
+/// Where an agent listens: its address, its [`NODE_PORTS`], and the resource manager's gRPC port.
+#[derive(Clone, Copy)]
+struct Doors<'a> {
+    host: Ipv4Addr,
+    ports: &'a [u16],
+    rm_port: u16,
 }
 
 #[derive(Clone, Copy)]
@@ -114,8 +161,9 @@ fn resourcemanager(layout: &Layout, ports: &[u16]) -> Table {
     .collect()
 }
 
-/// Settings of an agent on its [`NODE_PORTS`].
-fn nodeagent(layout: &Layout, node: &str, ports: &[u16], rm_port: u16, size: Size) -> Table {
+/// Settings of an agent.
+fn nodeagent(layout: &Layout, node: &str, doors: Doors<'_>, size: Size) -> Table {
+    let listen = |port: u16| table([("listen", Value::String(format!("{}:{port}", doors.host)))]);
     let profile = if bobbin_service::own_uid() == 0 {
         "full"
     } else {
@@ -124,7 +172,7 @@ fn nodeagent(layout: &Layout, node: &str, ports: &[u16], rm_port: u16, size: Siz
     let lib = layout.lib_of(node);
     [
         ("name", Value::String(node.to_owned())),
-        ("host", Value::String(HOST.to_owned())),
+        ("host", Value::String(doors.host.to_string())),
         (
             "folders",
             table([
@@ -134,13 +182,13 @@ fn nodeagent(layout: &Layout, node: &str, ports: &[u16], rm_port: u16, size: Siz
                 ("lib", path(lib)),
             ]),
         ),
-        ("grpc", table([("listen", address(ports[0]))])),
-        ("yarn", table([("listen", address(ports[1]))])),
-        ("http", table([("listen", address(ports[2]))])),
+        ("grpc", listen(doors.ports[0])),
+        ("yarn", listen(doors.ports[1])),
+        ("http", listen(doors.ports[2])),
         (
             "resourcemanager",
             table([
-                ("address", address(rm_port)),
+                ("address", address(doors.rm_port)),
                 ("token_file", path(layout.token_of(node))),
             ]),
         ),
@@ -200,6 +248,21 @@ mod tests {
         }
     }
 
+    /// Linux gives the whole of 127/8 to the loopback device.
+    #[test]
+    fn every_node_has_an_address_of_its_own() {
+        let hosts = node_hosts(3);
+        assert_eq!(hosts[0], Ipv4Addr::LOCALHOST);
+        assert_eq!(hosts[2], Ipv4Addr::new(127, 0, 0, 3));
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::of(Some(folder.path())).unwrap();
+        let nodes = ["node1".to_owned(), "node2".to_owned()];
+        layout.create(&nodes).unwrap();
+        write(&layout, &nodes).unwrap();
+        assert_eq!(host_of(&layout, "node2"), "127.0.0.2");
+        assert_eq!(host_of(&layout, "node9"), HOST);
+    }
+
     #[test]
     fn nodes_differ_in_ports_and_folders() {
         let folder = tempfile::tempdir().unwrap();
@@ -208,11 +271,18 @@ mod tests {
             memory_mib: 1000,
             vcores: 8,
         };
+        let doors = |last, ports| Doors {
+            host: Ipv4Addr::new(127, 0, 0, last),
+            ports,
+            rm_port: 9,
+        };
         let (a, b) = (
-            nodeagent(&layout, "node1", &[1, 2, 3], 9, size),
-            nodeagent(&layout, "node2", &[4, 5, 6], 9, size),
+            nodeagent(&layout, "node1", doors(1, &[1, 2, 3]), size),
+            nodeagent(&layout, "node2", doors(2, &[4, 5, 6]), size),
         );
         assert_ne!(a["grpc"], b["grpc"]);
+        assert_eq!(b["host"].as_str(), Some("127.0.0.2"));
+        assert_eq!(b["yarn"]["listen"].as_str(), Some("127.0.0.2:5"));
         assert_ne!(a["folders"]["lib"], b["folders"]["lib"]);
         assert_eq!(
             a["resourcemanager"]["address"].as_str(),
