@@ -719,6 +719,47 @@ mod tests {
         }
     }
 
+    /// A journal of before the doors of YARN's protocols is read, and what it lacks is nothing.
+    #[test]
+    fn records_of_before_are_read() {
+        let file = include_str!("../tests/records/before-yarn.hex");
+        let lines = file.lines().filter(|line| !line.starts_with('#'));
+        let records: Vec<Record> = lines
+            .map(|line| {
+                let bytes: Vec<u8> = (0..line.len() / 2)
+                    .map(|i| u8::from_str_radix(&line[2 * i..2 * i + 2], 16).unwrap())
+                    .collect();
+                decode(&bytes).unwrap()
+            })
+            .collect();
+        let [
+            Record::ApplicationSubmitted(submitted),
+            Record::AttemptRegistered {
+                rpc_port: -1, host, ..
+            },
+            Record::AttemptFinishing { tracking_url, .. },
+            Record::AttemptFinished {
+                used,
+                counted: true,
+                exit_status,
+                ..
+            },
+            Record::ApplicationFinished {
+                used: used_at_end, ..
+            },
+        ] = records.as_slice()
+        else {
+            panic!("{records:?}");
+        };
+        let submission = &submitted.submission;
+        assert_eq!(submission.launch.contract, LaunchContract::Bobbin);
+        assert_eq!(submission.failures_validity_ms, None);
+        assert!(!submission.keep_containers && submission.view_acl.is_empty());
+        assert_eq!((host.as_str(), tracking_url.as_str()), ("h", ""));
+        assert_eq!(*exit_status, Some(ExitStatus(-104)));
+        assert_eq!([*used, *used_at_end], [ResourceSeconds::default(); 2]);
+    }
+
     #[test]
     fn a_kind_of_the_future_is_refused() {
         // Field 99, length-delimited, empty.
