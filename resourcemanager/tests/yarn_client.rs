@@ -161,6 +161,15 @@ async fn every_method_answers_at_once() {
     daemon.stop();
 }
 
+#[test]
+fn the_reference_names_every_method() {
+    let page = include_str!("../../docs/reference/yarn-client-protocols.md");
+    let client = ClientMethod::ALL.iter().map(|m| m.name());
+    for name in client.chain(AdminMethod::ALL.iter().map(|m| m.name())) {
+        assert!(page.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_application_through_both_doors() {
     let daemon = Daemon::start();
@@ -363,7 +372,9 @@ async fn an_expired_token_stays_good_for_what_was_submitted_with_it() {
     let mut carol = by_token(&daemon, &token_of(&daemon, "carol").await).await;
     let id = new_id(&mut carol).await;
     submit(&mut carol, context(id, 128)).await.unwrap();
-    let submitted = report(&mut carol, id).await.unwrap().start_time();
+    let seen = report(&mut carol, id).await.unwrap();
+    assert!(!seen.diagnostics().is_empty(), "why it waits");
+    let submitted = seen.start_time();
     let signed = |owner: &str, issued: i64, expired: i64| {
         let token = yarn::YarnDelegationTokenIdentifier {
             owner: Some(owner.to_owned()),
