@@ -67,7 +67,7 @@ pub(crate) fn heal(layout: &Layout, nodes: &[String]) -> Result<(), Failure> {
         return Ok(());
     }
     // The daemons may be dead, and their ports look free.
-    let mut free = ports::free_on(&hosts, count + taken.len())?
+    let mut free = ports::free(&hosts, count + taken.len())?
         .into_iter()
         .filter(|port| !taken.contains(port));
     for file in files.into_iter().filter(|file| !file.missing.is_empty()) {

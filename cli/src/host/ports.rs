@@ -9,19 +9,11 @@ use crate::failure::{Failure, Kind};
 const FIRST: u16 = 20_000;
 const LAST: u16 = 32_000;
 
-/// As many different free ports of the first loopback address.
-///
-/// # Errors
-/// Nearly all are in use.
-pub(crate) fn free(count: usize) -> Result<Vec<u16>, Failure> {
-    free_on(&[Ipv4Addr::LOCALHOST], count)
-}
-
 /// As many different ports that are free on all of these addresses.
 ///
 /// # Errors
 /// Nearly all are in use.
-pub(crate) fn free_on(hosts: &[Ipv4Addr], count: usize) -> Result<Vec<u16>, Failure> {
+pub(crate) fn free(hosts: &[Ipv4Addr], count: usize) -> Result<Vec<u16>, Failure> {
     // Clusters that are made at the same time begin at different places.
     let seed = u64::from(std::process::id()) * 7919 + bobbin_service::wall_now().0;
     let span = u64::from(LAST - FIRST);
@@ -62,7 +54,7 @@ mod tests {
 
     #[test]
     fn different_and_free() {
-        let mut ports = free(20).unwrap();
+        let mut ports = free(&[Ipv4Addr::LOCALHOST], 20).unwrap();
         ports.sort_unstable();
         ports.dedup();
         assert_eq!(ports.len(), 20);

@@ -25,7 +25,7 @@ const NODE_PORTS: usize = 3;
 /// No ports, or files that cannot be written.
 pub(crate) fn write(layout: &Layout, nodes: &[String]) -> Result<(), Failure> {
     let hosts = node_hosts(nodes.len());
-    let ports = ports::free_on(&hosts, RM_PORTS + nodes.len() * NODE_PORTS)?;
+    let ports = ports::free(&hosts, RM_PORTS + nodes.len() * NODE_PORTS)?;
     let (rm_ports, node_ports) = ports.split_at(RM_PORTS);
     let count = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
     let size = Size {
