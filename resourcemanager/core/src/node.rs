@@ -312,6 +312,10 @@ impl ResourceManager {
             applications,
             ..
         } = registration;
+        if node.total != total {
+            self.node_changes += 1;
+            node.changed = self.node_changes;
+        }
         node.total = total;
         node.reserved = registration.reserved;
         node.grpc_address = registration.grpc_address;
