@@ -44,7 +44,7 @@ pub(crate) enum Input {
     Start {
         starter: Starter,
         claims: ContainerClaims,
-        order: Order,
+        order: Box<Order>,
         problem: Option<String>,
     },
     /// A call of a master that holds no stream.
@@ -75,7 +75,7 @@ pub(crate) enum Wanted {
     /// With a verified token.
     Start {
         claims: ContainerClaims,
-        order: Order,
+        order: Box<Order>,
         problem: Option<String>,
     },
     Other(CallRequest),
@@ -297,7 +297,7 @@ impl Driver {
                 claims,
                 order,
                 problem,
-            } => self.start(starter, claims, order, problem, effects),
+            } => self.start(starter, claims, *order, problem, effects),
             Input::Called {
                 attempt,
                 wanted,
@@ -366,7 +366,7 @@ impl Driver {
                 problem,
             } => {
                 let starter = Starter::Call { call, attempt };
-                self.start(starter, claims, order, problem, effects);
+                self.start(starter, claims, *order, problem, effects);
             }
             Wanted::Other(request) => {
                 let event = Event::Call {
@@ -387,6 +387,9 @@ impl Driver {
         for effect in effects {
             let waits = effect.needs_records();
             if let Effect::Persist(record) = effect {
+                if let Record::Exited { container, exit } = &record {
+                    tracing::info!(%container, exit_status = exit.exit_status.0, "ended");
+                }
                 records.push(record);
             } else if waits {
                 waiting.push(effect);
@@ -439,11 +442,6 @@ impl Driver {
             Effect::HeartbeatToRm(heartbeat) => self.tell_rm(translate::heartbeat(heartbeat)),
             Effect::ReportStartedToRm(report) => self.tell_rm(translate::started(&report)),
             Effect::ReportExitToRm(report) => {
-                tracing::info!(
-                    container = %report.container,
-                    exit_status = report.exit_status.map(|s| s.0),
-                    "ended"
-                );
                 self.tell_rm(translate::exited(&self.node, report));
             }
             Effect::ReportToMaster { stream, report } => {

@@ -190,11 +190,11 @@ impl Door {
             starter: Starter::Master(stream),
             claims,
             problem: problem(&launch),
-            order: Order {
+            order: Box::new(Order {
                 launch,
                 origin: Origin::Master,
                 container_token: start.container_token.into(),
-            },
+            }),
         })
     }
 }

@@ -206,10 +206,10 @@ fn translate_start(node: &Node, start: v1::StartContainer) -> Result<Input, Link
         starter: Starter::ResourceManager,
         claims,
         problem: problem(&launch),
-        order: Order {
+        order: Box::new(Order {
             launch,
             origin: Origin::ResourceManager,
             container_token: start.container_token.into(),
-        },
+        }),
     })
 }

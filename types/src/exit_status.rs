@@ -27,6 +27,8 @@ impl ExitStatus {
     pub const KILLED_BY_RESOURCEMANAGER: ExitStatus = ExitStatus(-106);
     /// Ended because its application had ended.
     pub const KILLED_AFTER_APP_COMPLETION: ExitStatus = ExitStatus(-107);
+    /// Its log files were above their limit.
+    pub const KILLED_FOR_EXCESS_LOGS: ExitStatus = ExitStatus(-109);
 
     /// The status of a process ended by `signal`, as a shell tells it.
     #[must_use]

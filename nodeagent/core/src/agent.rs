@@ -88,24 +88,18 @@ impl NodeAgent {
             Event::RmRegistered {
                 heartbeat_interval_ms,
                 wall,
-            } => {
-                self.on_rm_registered(now, heartbeat_interval_ms, wall, effects);
-            }
+            } => self.on_rm_registered(now, heartbeat_interval_ms, wall, effects),
             Event::Start {
                 starter,
                 claims,
                 problem,
                 wall,
-            } => {
-                self.on_start(now, starter, claims, problem, wall, effects);
-            }
+            } => self.on_start(now, starter, claims, problem, wall, effects),
             Event::Stop {
                 container,
                 exit,
                 wall,
-            } => {
-                self.on_stop(now, container, exit, wall, effects);
-            }
+            } => self.on_stop(now, container, exit, wall, effects),
             Event::RevokeAttempt {
                 attempt,
                 keep_containers,
@@ -123,16 +117,12 @@ impl NodeAgent {
             Event::MasterAttached { stream, attempt } => {
                 self.on_master_attached(stream, attempt, effects);
             }
-            Event::MasterLost(stream) => {
-                self.masters.remove(&stream);
-            }
+            Event::MasterLost(stream) => drop(self.masters.remove(&stream)),
             Event::StopByMaster {
                 stream,
                 container,
                 wall,
-            } => {
-                self.on_stop_by_master(now, stream, container, wall, effects);
-            }
+            } => self.on_stop_by_master(now, stream, container, wall, effects),
             Event::Call {
                 call,
                 attempt,

@@ -5,40 +5,13 @@ use bobbin_types::{ContainerId, ExitStatus, Millis};
 use crate::agent::NodeAgent;
 use crate::container::{Container, ContainerEvent, ContainerPhase};
 use crate::effect::Effect;
-use crate::event::{ContainerClaims, Exit, Found, Record};
+use crate::event::{ContainerClaims, Exit, Found, Origin, Record};
 
 impl NodeAgent {
     /// Replays one record; no effects, since nothing may be done before all are replayed.
     pub(crate) fn on_recovered(&mut self, record: Record) {
         match record {
-            Record::Admitted { claims, origin } => {
-                let ContainerClaims {
-                    container: id,
-                    user,
-                    resource,
-                    expires,
-                } = claims;
-                if self.containers.contains_key(&id) || self.used.contains_key(&id) {
-                    return;
-                }
-                self.accounting.count_found(&resource);
-                self.on_application_found(id.application());
-                self.containers.insert(
-                    id,
-                    Container {
-                        id,
-                        user,
-                        resource,
-                        expires,
-                        origin,
-                        phase: ContainerPhase::New,
-                        version: 0,
-                        stop: None,
-                        exit: None,
-                        report_again: None,
-                    },
-                );
-            }
+            Record::Admitted { claims, origin } => self.recover_admitted(claims, origin),
             Record::StopRequested { container, exit } => {
                 if let Some(container) = self.containers.get_mut(&container) {
                     container.stop.get_or_insert(exit);
@@ -90,6 +63,35 @@ impl NodeAgent {
                 self.ending.remove(&application);
             }
         }
+    }
+
+    fn recover_admitted(&mut self, claims: ContainerClaims, origin: Origin) {
+        let ContainerClaims {
+            container: id,
+            user,
+            resource,
+            expires,
+        } = claims;
+        if self.containers.contains_key(&id) || self.used.contains_key(&id) {
+            return;
+        }
+        self.accounting.count_found(&resource);
+        self.on_application_found(id.application());
+        self.containers.insert(
+            id,
+            Container {
+                id,
+                user,
+                resource,
+                expires,
+                origin,
+                phase: ContainerPhase::New,
+                version: 0,
+                stop: None,
+                exit: None,
+                report_again: None,
+            },
+        );
     }
 
     pub(crate) fn on_found(

@@ -10,8 +10,9 @@ use std::io::{self, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
@@ -113,7 +114,7 @@ pub(crate) fn run(inherited: Inherited<'_>) -> ! {
     warm::warm(inherited.mappings);
     let monitor = &inherited.monitor;
     let event = match start(&inherited, early) {
-        Ok(child) => reap(monitor.as_raw_fd(), child),
+        Ok((child, grace)) => reap(monitor.as_raw_fd(), child, grace),
         Err(NotStarted::MonitorGone) => sys::leave(1),
         Err(NotStarted::Because(event)) => event,
     };
@@ -151,8 +152,12 @@ fn set_oom_score(score: u32) -> Result<(), Failed> {
         .map_err(failed("set oom_score_adj"))
 }
 
-/// From the specification to the running program; returns its pid in the container.
-fn start(inherited: &Inherited<'_>, early: Result<(), Failed>) -> Result<Pid, NotStarted> {
+/// From the specification to the running program; returns its pid in the container, and the time
+/// between TERM and KILL.
+fn start(
+    inherited: &Inherited<'_>,
+    early: Result<(), Failed>,
+) -> Result<(Pid, Duration), NotStarted> {
     let bytes = receive_spec(&inherited.monitor).map_err(|_| NotStarted::MonitorGone)?;
     let spec = wire::decode_spec(&bytes).map_err(|wire::Malformed(reason)| Failed {
         step: format!("read the specification: {reason}"),
@@ -197,7 +202,8 @@ fn start(inherited: &Inherited<'_>, early: Result<(), Failed>) -> Result<Pid, No
     drop(trees);
     let outputs = [inherited.stdout.as_fd(), inherited.stderr.as_fd()];
     restrict_self(&spec, outputs, inherited.filter)?;
-    start_program(inherited, &spec)
+    let grace = Duration::from_millis(u64::from(spec.kill_grace_ms));
+    start_program(inherited, &spec).map(|child| (child, grace))
 }
 
 fn receive_spec(monitor: &UnixStream) -> io::Result<Vec<u8>> {
@@ -341,31 +347,57 @@ fn start_program(inherited: &Inherited<'_>, spec: &ContainerSpec) -> Result<Pid,
 }
 
 /// Reaps until the program has ended; passes TERM and QUIT on to its process group.
-fn reap(socket: i32, program: Pid) -> Event {
+///
+/// After a TERM what the program leaves behind has the grace time too: a shell that dies of it at once
+/// must not take along the program that is putting its things in order.
+fn reap(socket: i32, program: Pid, grace: Duration) -> Event {
     // Everything but the socket goes, above all the write ends of the log pipes; 0 to 2 are
     // /dev/null. It can only fail on a kernel without the call, which cannot have come so far.
     let socket = socket.unsigned_abs();
     let _ = sys::close_between(3, socket.saturating_sub(1));
     let _ = sys::close_between(socket + 1, u32::MAX);
     let mut wanted = SigSet::empty();
-    wanted.add(Signal::SIGCHLD);
-    wanted.add(Signal::SIGTERM);
-    wanted.add(Signal::SIGQUIT);
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGQUIT] {
+        wanted.add(signal);
+    }
+    let mut term_at: Option<Instant> = None;
+    let mut ended: Option<i32> = None;
     loop {
-        if let Ok(passed @ (Signal::SIGTERM | Signal::SIGQUIT)) = wanted.wait() {
+        let until = match (ended, term_at) {
+            (Some(_), Some(at)) => Some(at + grace),
+            (Some(_) | None, _) => None,
+        };
+        let signal = sys::wait_signal(&wanted, until);
+        if let Some(passed @ (libc::SIGTERM | libc::SIGQUIT)) = signal {
             // Ended already is fine.
-            let _ = kill(Pid::from_raw(-program.as_raw()), passed);
+            // SAFETY: the call has no pointers.
+            let _ = unsafe { libc::kill(-program.as_raw(), passed) };
+            if passed == libc::SIGTERM {
+                term_at.get_or_insert_with(Instant::now);
+            }
         }
-        loop {
-            let mut status = 0;
-            // SAFETY: the status is a valid place to write to.
-            let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-            if pid == program.as_raw() {
-                return Event::Ended { status };
-            }
-            if pid <= 0 {
-                break;
-            }
+        let (status, all_gone) = reap_ended(program);
+        ended = ended.or(status);
+        let Some(status) = ended else { continue };
+        let in_grace = term_at.is_some_and(|at| at.elapsed() < grace);
+        if all_gone || !in_grace {
+            return Event::Ended { status };
+        }
+    }
+}
+
+/// Reaps all that have ended: the program's status if it was among them, and whether nobody is left.
+fn reap_ended(program: Pid) -> (Option<i32>, bool) {
+    let mut found = None;
+    loop {
+        let mut status = 0;
+        // SAFETY: the status is a valid place to write to.
+        let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+        if pid == program.as_raw() {
+            found = Some(status);
+        }
+        if pid <= 0 {
+            return (found, pid < 0);
         }
     }
 }

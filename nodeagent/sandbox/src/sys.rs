@@ -5,6 +5,9 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Instant;
+
+use nix::sys::signal::SigSet;
 
 /// Source: linux/mount.h.
 const OPEN_TREE_CLONE: libc::c_uint = 1;
@@ -420,4 +423,19 @@ pub(crate) fn new_session_keyring() -> io::Result<()> {
 pub(crate) fn leave(code: i32) -> ! {
     // SAFETY: _exit never returns and touches no memory.
     unsafe { libc::_exit(code) }
+}
+/// Waits for one of the signals, which are blocked; until a moment, if there is one. `None`: it has
+/// passed, or the wait was interrupted.
+pub(crate) fn wait_signal(wanted: &SigSet, until: Option<Instant>) -> Option<libc::c_int> {
+    let left = until.map(|at| at.saturating_duration_since(Instant::now()));
+    let timeout = left.map(|left| libc::timespec {
+        tv_sec: libc::time_t::try_from(left.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    });
+    let timeout = timeout
+        .as_ref()
+        .map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the set and the time live through the call, and no information is asked for.
+    let signal = unsafe { libc::sigtimedwait(wanted.as_ref(), std::ptr::null_mut(), timeout) };
+    (signal > 0).then_some(signal)
 }

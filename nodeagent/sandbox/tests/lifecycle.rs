@@ -426,3 +426,26 @@ fn more_memory_while_it_runs() {
     );
     groups.0.release(lease).unwrap();
 }
+
+#[test]
+fn what_a_shell_leaves_behind_has_the_grace_time_too() {
+    if !is_root("the grace of others") {
+        return;
+    }
+    let host = Host::new();
+    // As YARN's commands are: the shell dies of TERM at once, what it runs takes its time.
+    let script = "/bin/bash -c 'trap \"sleep 0.2; echo saved; exit 3\" TERM; echo up; \
+                  while :; do sleep 0.02; done' 1>&1";
+    let mut spec = host.spec(&["/bin/bash", "-c", &format!("{script}; exit 5")]);
+    spec.kill_grace_ms = 20_000;
+    let container = host.start(spec);
+    wait_for("the program", || container.log("stdout") == "up\n");
+    let begin = Instant::now();
+    signal_container(&container.launched.pidfd, Stop::TermThenKill).unwrap();
+    assert_eq!(container.wait().exit_status, 143);
+    assert_eq!(container.log("stdout"), "up\nsaved\n");
+    assert!(
+        begin.elapsed().as_secs() < 15,
+        "it ends with the last of them"
+    );
+}

