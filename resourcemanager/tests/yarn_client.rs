@@ -350,6 +350,11 @@ async fn a_token_is_its_owner_and_no_more() {
     assert!(renewed.new_expiry_time > wall_now().0);
     let foreign = other.call_bytes("renewDelegationToken", &renew).await;
     assert_eq!(foreign.unwrap_err().name(), "AccessControlException");
+    let cancel = common::CancelDelegationTokenRequest {
+        token: token.clone(),
+    };
+    let foreign = other.call_bytes("cancelDelegationToken", &cancel).await;
+    assert_eq!(foreign.unwrap_err().name(), "AccessControlException");
     let mut admin = Ipc::with_token(&daemon.yarn("admin"), ADMIN, &token)
         .await
         .unwrap();
@@ -363,6 +368,31 @@ async fn a_token_is_its_owner_and_no_more() {
     forged.password = vec![0; 20].into();
     let refused = Ipc::with_token(&daemon.yarn("client"), CLIENT, &forged).await;
     assert_eq!(refused.err().unwrap().name(), "SaslException");
+    daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_canceled_token_is_over_at_once_and_after_a_restart() {
+    let mut daemon = Daemon::start();
+    let token = token_of(&daemon, "carol").await;
+    let mut carol = by_token(&daemon, &token).await;
+    let another = token_of(&daemon, "dave").await;
+    let cancel = common::CancelDelegationTokenRequest {
+        token: token.clone(),
+    };
+    carol
+        .call_bytes("cancelDelegationToken", &cancel)
+        .await
+        .unwrap();
+    let refused = list(&mut carol).await.unwrap_err();
+    assert_eq!(refused.name(), "InvalidToken");
+    daemon.kill_and_start();
+    let refused = Ipc::with_token(&daemon.yarn("client"), CLIENT, &token).await;
+    let refused = refused.err().unwrap();
+    assert_eq!(refused.name(), "InvalidToken");
+    assert!(refused.message.contains("was canceled"), "{refused:?}");
+    let mut still = by_token(&daemon, &another).await;
+    assert!(list(&mut still).await.unwrap().is_empty());
     daemon.stop();
 }
 

@@ -18,7 +18,7 @@ use prost::Message;
 
 use super::YarnDoors;
 use super::caller::Client;
-use super::client::check_protocol;
+use super::client::{check_canceled, check_protocol};
 use super::exceptions::{denied, failed};
 use crate::grpc::identify::decide;
 
@@ -121,6 +121,7 @@ impl Service<Client> for AdminService {
         request: Bytes,
     ) -> Result<Bytes, RpcException> {
         check_protocol(Protocol::ResourceManagerAdministration, protocol)?;
+        check_canceled(&self.doors, caller)?;
         let known = AdminMethod::from_name(method).ok_or_else(|| {
             let words = "ResourceManagerAdministrationProtocol has no such method";
             RpcException::not_offered(method, words)

@@ -108,6 +108,9 @@ impl ClientDoorman {
     /// whether it is that.
     fn of_token(&self, identifier: &Bytes) -> Result<TokenProof<Client>, RpcException> {
         let invalid = |words: String| RpcException::new(ExceptionClass::InvalidToken, words);
+        if self.doorkeeper.revoked().contains(identifier) {
+            return Err(invalid(format!("the token was canceled: {REMEDY}")));
+        }
         let (token, password) = self
             .minter
             .hadoop_keys()

@@ -13,6 +13,7 @@ pub(crate) mod tokens;
 use std::future::Future;
 use std::sync::Arc;
 
+use bobbin_hadoop::connection::Proof;
 use bobbin_hadoop::convert::required;
 use bobbin_hadoop::exceptions::{ExceptionClass, RpcException};
 use bobbin_hadoop::proto::yarn;
@@ -145,11 +146,7 @@ impl ClientService {
             M::GetNodesToAttributes => answer!(get_nodes_to_attributes),
             M::GetDelegationToken => answer!(get_delegation_token),
             M::RenewDelegationToken => answer!(renew_delegation_token),
-            M::CancelDelegationToken => {
-                let instead = "its tokens end by themselves; make short ones with 'bobbin token \
-                               create --valid'";
-                Err(RpcException::not_offered(method.name(), instead))
-            }
+            M::CancelDelegationToken => answer!(cancel_delegation_token),
             M::GetNewReservation
             | M::SubmitReservation
             | M::UpdateReservation
@@ -221,6 +218,20 @@ pub(in crate::yarn) fn check_protocol(spoken: Protocol, asked: &str) -> Result<(
     Err(RpcException::new(ExceptionClass::Yarn, words))
 }
 
+/// Refuses a caller whose token was canceled, also on a connection that it opened before.
+pub(in crate::yarn) fn check_canceled(
+    doors: &YarnDoors,
+    caller: &Caller<Client>,
+) -> Result<(), RpcException> {
+    match &caller.proof {
+        Proof::Token { identifier } if doors.doorkeeper.revoked().contains(identifier) => {
+            let words = "the token was canceled";
+            Err(RpcException::new(ExceptionClass::InvalidToken, words))
+        }
+        Proof::Token { .. } | Proof::Simple => Ok(()),
+    }
+}
+
 impl Service<Client> for ClientService {
     async fn call(
         &self,
@@ -230,6 +241,7 @@ impl Service<Client> for ClientService {
         request: Bytes,
     ) -> Result<Bytes, RpcException> {
         check_protocol(Protocol::ApplicationClient, protocol)?;
+        check_canceled(&self.doors, caller)?;
         let known = ClientMethod::from_name(method).ok_or_else(|| {
             RpcException::not_offered(method, "ApplicationClientProtocol has no such method")
         })?;

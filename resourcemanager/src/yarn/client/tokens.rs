@@ -56,26 +56,59 @@ impl ClientService {
         client: &Client,
         request: common::RenewDelegationTokenRequest,
     ) -> Result<common::RenewDelegationTokenResponse, RpcException> {
+        let token = self.of_callers(client, &request.token)?;
+        Ok(common::RenewDelegationTokenResponse {
+            new_expiry_time: expiry(&token).0,
+        })
+    }
+
+    /// Ends a token before its time, at every connection and for good.
+    pub(super) async fn cancel_delegation_token(
+        &self,
+        client: &Client,
+        request: common::CancelDelegationTokenRequest,
+    ) -> Result<common::CancelDelegationTokenResponse, RpcException> {
+        let token = self.of_callers(client, &request.token)?;
+        let revoked = self.doors.doorkeeper.revoked().clone();
+        let identifier = request.token.identifier.clone();
+        let canceling =
+            tokio::task::spawn_blocking(move || revoked.cancel(&identifier, expiry(&token)));
+        let failed = |words: String| RpcException::new(ExceptionClass::Yarn, words);
+        canceling
+            .await
+            .map_err(|e| failed(e.to_string()))?
+            .map_err(|e| failed(format!("{:#}", anyhow::Error::new(e))))?;
+        Ok(common::CancelDelegationTokenResponse {})
+    }
+
+    /// What a token says, if it is good, and the caller's own or one that he may renew.
+    fn of_callers(
+        &self,
+        client: &Client,
+        token: &common::Token,
+    ) -> Result<yarn::YarnDelegationTokenIdentifier, RpcException> {
         let invalid = |words: String| RpcException::new(ExceptionClass::InvalidToken, words);
-        let token: yarn::YarnDelegationTokenIdentifier = self
-            .doors
-            .minter
-            .hadoop_keys()
-            .verify(&request.token)
-            .map_err(|e| invalid(e.to_string()))?;
-        let owner: UserName = token
+        let keys = self.doors.minter.hadoop_keys();
+        let read: yarn::YarnDelegationTokenIdentifier =
+            keys.verify(token).map_err(|e| invalid(e.to_string()))?;
+        if self.doors.doorkeeper.revoked().contains(&token.identifier) {
+            return Err(invalid("the token was canceled".to_owned()));
+        }
+        let owner: UserName = read
             .owner()
             .parse()
             .map_err(|e: bobbin_types::NameError| invalid(e.to_string()))?;
-        let renewer = client.user().map(UserName::as_str);
-        if renewer != Some(token.renewer()) {
+        let caller = client.user().map(UserName::as_str);
+        if caller != Some(read.renewer()) {
             let object = Object::User(&owner);
             decide(&client.principal, Operation::CreateUserToken, &object).map_err(denied)?;
         }
-        Ok(common::RenewDelegationTokenResponse {
-            new_expiry_time: u64::try_from(token.max_date()).unwrap_or_default(),
-        })
+        Ok(read)
     }
+}
+
+fn expiry(token: &yarn::YarnDelegationTokenIdentifier) -> WallMillis {
+    WallMillis(u64::try_from(token.max_date()).unwrap_or_default())
 }
 
 /// The content of a token file: what unmodified clients prove their user with, at the client door
