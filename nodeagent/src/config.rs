@@ -7,6 +7,8 @@ use bobbin_service::{SettingsError, load};
 use bobbin_types::Resource;
 use serde::{Deserialize, Serialize};
 
+use crate::webhdfs::split_authority;
+
 /// Prefix of the environment's variables: `BOBBIN_NA__LOGS__MAX_BYTES`.
 const ENVIRONMENT_PREFIX: &str = "BOBBIN_NA";
 
@@ -317,6 +319,17 @@ impl Config {
                 "0 would let containers run as root".to_owned(),
             ));
         }
+        if let Some(host) = self
+            .localizer
+            .webhdfs_hosts
+            .iter()
+            .find(|host| split_authority(host).is_none())
+        {
+            return Err((
+                "localizer.webhdfs_hosts",
+                format!("'{host}' is not host:port"),
+            ));
+        }
         let positive = [
             (
                 "resources.vcores_per_core",
@@ -442,6 +455,10 @@ mod tests {
             ("[sandbox]\ncpu = 'some'", "sandbox.cpu"),
             ("[logs]\nmax_bytes = 0", "logs.max_bytes"),
             ("[sandbox]\nprofil = 'full'", "sandbox.profil"),
+            (
+                "[localizer]\nwebhdfs_hosts = ['nn']",
+                "localizer.webhdfs_hosts",
+            ),
             ("[logs]\nretain_ms = -1", "retain_ms"),
         ] {
             std::fs::write(&path, text).unwrap();

@@ -159,8 +159,13 @@ impl Folder {
 
     /// Names in this folder, sorted, without `.` and `..`; names that are no UTF-8 are left out.
     pub(crate) fn names(&self) -> io::Result<Vec<String>> {
+        self.names_up_to(usize::MAX)
+    }
+
+    /// As [`Folder::names`], of a folder in which a user may have made any number of them: `most`.
+    pub(crate) fn names_up_to(&self, most: usize) -> io::Result<Vec<String>> {
         let mut names: Vec<_> = self
-            .raw_names()?
+            .raw_names(most)?
             .into_iter()
             .filter_map(|(name, _)| name.into_string().ok())
             .collect();
@@ -168,13 +173,16 @@ impl Folder {
         Ok(names)
     }
 
-    fn raw_names(&self) -> io::Result<Vec<(std::ffi::CString, bool)>> {
+    fn raw_names(&self, most: usize) -> io::Result<Vec<(std::ffi::CString, bool)>> {
         // A second description: reading must not depend on where another reader stands.
         let mut dir = nix::dir::Dir::from_fd(self.folder(".")?.fd)?;
         let mut names = Vec::new();
         for entry in dir.iter() {
             let entry = entry?;
             let name: &CStr = entry.file_name();
+            if names.len() == most {
+                break;
+            }
             if name != c"." && name != c".." {
                 let folder = entry.file_type() == Some(nix::dir::Type::Directory);
                 names.push((name.to_owned(), folder));
@@ -218,10 +226,10 @@ impl Folder {
         counter: &mut u64,
         trees: &mut Vec<String>,
     ) -> io::Result<()> {
-        let names = match self.raw_names() {
+        let names = match self.raw_names(usize::MAX) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 self.set_mode(0o700)?;
-                self.raw_names()?
+                self.raw_names(usize::MAX)?
             }
             names => names?,
         };

@@ -27,6 +27,8 @@ const TAIL_BLOCK_BYTES: usize = 1 << 20;
 const TAIL_BYTES_MAX: u64 = 1 << 30;
 /// Readers that look at a time: each keeps a processor busy.
 const TAIL_READERS_MAX: usize = 2;
+/// Log files of a container that are listed: it may make any number of them.
+const FILES_MAX: usize = 1_000;
 /// Longest name of a log file, bytes.
 const NAME_BYTES_MAX: usize = 255;
 /// Bytes of a failed container's stderr that go into its diagnostics.
@@ -348,7 +350,7 @@ impl Logs {
             let Some(files) = found(folder.folder(&name))? else {
                 continue;
             };
-            for file in files.names()? {
+            for file in files.names_up_to(FILES_MAX)? {
                 if check_name(&file).is_err() {
                     continue;
                 }

@@ -22,8 +22,8 @@ use serde::Deserialize;
 
 use crate::fetch::{Checked, Expected, FetchError};
 use http::{Get, IDLE_TIME, get, small_body};
-pub(crate) use place::{Place, Server};
-use place::{same_host, split_authority};
+pub(crate) use place::{Place, Server, split_authority};
+use place::{is_loopback, same_host};
 
 /// Bytes that are gathered before they are written: each write is handed to another thread.
 const WRITE_BYTES: usize = 1 << 20;
@@ -127,6 +127,13 @@ impl Trees {
             && port == place.port
             && same_host(&place.host, &[own_host, &self.manager_host], port).await
         {
+            // Its own loopback is not this host's: somebody else may listen there.
+            if is_loopback(own_host).await && !is_loopback(&self.manager_host).await {
+                return Err(FetchError::Place(format!(
+                    "the resource manager's file tree is on its own host's loopback address ({own}), \
+                     where this node cannot reach it: set http.listen there"
+                )));
+            }
             // To the address that the registration gave: a name in a request leads nowhere else.
             return Ok(Server {
                 address: own,

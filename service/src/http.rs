@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod caller;
 pub mod document;
+mod seats;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use tower::ServiceExt;
 
 use crate::socket_owner::socket_owner;
 use caller::Origin;
+use seats::{Holder, Seats};
 
 /// Connections at a time; further ones are closed at once.
 const CONNECTIONS_MAX: usize = 4_096;
@@ -56,7 +58,10 @@ pub async fn bind(listen: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
 /// extension.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let seats = Arc::new(Seats::default());
     let connections = TaskTracker::new();
+    // Said once for a time in which there is no room.
+    let mut full = false;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -71,12 +76,15 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             }
         };
         let Ok(permit) = permits.clone().try_acquire_owned() else {
-            tracing::warn!(%peer, "too many HTTP connections: one is closed");
+            if !std::mem::replace(&mut full, true) {
+                tracing::warn!(%peer, "{CONNECTIONS_MAX} HTTP connections: further ones are closed");
+            }
             continue;
         };
-        let (router, stop) = (router.clone(), stop.clone());
+        full = false;
+        let (router, seats, stop) = (router.clone(), seats.clone(), stop.clone());
         connections.spawn(async move {
-            connection(stream, peer, router, stop).await;
+            connection(stream, peer, (router, seats), stop).await;
             drop(permit);
         });
     }
@@ -85,13 +93,22 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     drop(tokio::time::timeout(STOP_GRACE, connections.wait()).await);
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    (router, seats): (Router, Arc<Seats>),
+    stop: CancellationToken,
+) {
     // Small answers must not wait for the peer's acknowledgement.
     drop(stream.set_nodelay(true));
     // Asked once, at the start: later the peer may have closed its end, which then proves nothing.
     let origin = match stream.local_addr() {
         Ok(local) => Origin::of(local, peer, socket_owner(&stream, local, peer)),
         Err(_) => return,
+    };
+    let Some(_seat) = seats.take(Holder::of(&origin, peer.ip().to_canonical())) else {
+        tracing::debug!(%peer, "a caller with too many HTTP connections: one is closed");
+        return;
     };
     let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(origin.clone());

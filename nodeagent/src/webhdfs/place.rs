@@ -30,7 +30,7 @@ pub(crate) struct Server {
 }
 
 /// `host:port`, the host with its brackets.
-pub(super) fn split_authority(text: &str) -> Option<(&str, u16)> {
+pub(crate) fn split_authority(text: &str) -> Option<(&str, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     let bare = host
         .strip_prefix('[')
@@ -107,6 +107,12 @@ pub(super) async fn same_host(host: &str, known: &[&str], port: u16) -> bool {
     false
 }
 
+/// Whether a host is this one by all its addresses.
+pub(super) async fn is_loopback(host: &str) -> bool {
+    let all = addresses(host, 1).await;
+    !all.is_empty() && all.iter().all(|a| a.ip().is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +153,8 @@ mod tests {
     async fn a_host_has_several_names() {
         assert!(same_host("Node1", &["node1"], 1).await);
         assert!(same_host("localhost", &["127.0.0.1"], 1).await);
+        assert!(is_loopback("localhost").await && is_loopback("[::1]").await);
+        assert!(!is_loopback("192.0.2.1").await);
         assert!(!same_host("127.0.0.2", &["127.0.0.1"], 1).await);
         assert!(!same_host("no-such-host.invalid", &["127.0.0.1"], 1).await);
     }

@@ -263,6 +263,41 @@ async fn it_goes_to_no_other_host() {
 }
 
 #[tokio::test]
+async fn anothers_loopback_is_not_this_nodes() {
+    let (server, _, source) = bench().await;
+    let far = Trees::new("192.0.2.1:8034", Vec::new());
+    far.set_own(&server.address);
+    let outcome = fetch(&far, &source, false, 5).await;
+    let words = outcome.result.unwrap_err().to_string();
+    assert!(words.contains("set http.listen there"), "{words}");
+    assert_eq!(server.seen().0, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_manager_says_whose_a_token_is() {
+    let (server, trees, _) = bench().await;
+    server.script(&[data("{\"Path\":\"/user/ann\"}")]);
+    assert_eq!(trees.user_of_token("secret").await.unwrap(), "ann");
+    assert!(server.seen().1, "with that token");
+    for bad in [
+        answer("401 no", "no"),
+        data("{}"),
+        data("{\"Path\":\"/user/\"}"),
+        data("{\"Path\":\"/x\"}"),
+        String::new(),
+    ] {
+        server.script(&[bad]);
+        assert!(trees.user_of_token("secret").await.is_err());
+    }
+    assert!(
+        Trees::new("h:1", Vec::new())
+            .user_of_token("x")
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test]
 async fn a_named_host_gets_the_applications_own_token() {
     let server = Scripted::start().await;
     let trees = Trees::new("127.0.0.1:1", vec![server.address.clone()]);
