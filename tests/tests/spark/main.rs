@@ -11,6 +11,7 @@
 
 mod elastic;
 mod ends;
+mod hosts;
 mod jobs;
 mod pages;
 mod python;
