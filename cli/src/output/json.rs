@@ -33,6 +33,13 @@ pub(crate) struct Application {
     pub(crate) overhead_memory_mib: u64,
     /// Why it waits; empty when it does not.
     pub(crate) waiting: String,
+    /// Its user interface, after its end its history; empty: none.
+    pub(crate) tracking_url: String,
+    /// Of all its containers since its submission.
+    pub(crate) memory_mib_seconds: u64,
+    pub(crate) vcore_seconds: u64,
+    /// When it is ended if it still runs, Unix milliseconds; 0: never.
+    pub(crate) expires_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) attempts: Option<Vec<Attempt>>,
 }
@@ -126,6 +133,10 @@ impl Application {
             vcores,
             overhead_memory_mib: sizes(report.overhead.as_ref()).0,
             waiting: report.waiting,
+            tracking_url: report.tracking_url,
+            memory_mib_seconds: report.memory_mib_seconds,
+            vcore_seconds: report.vcore_seconds,
+            expires_ms: report.expires_ms,
             attempts: None,
         }
     }
@@ -229,6 +240,10 @@ pub(crate) mod tests {
             waiting: String::new(),
             unmanaged: false,
             progress: 0.0,
+            tracking_url: "http://127.0.0.1:4040".into(),
+            memory_mib_seconds: 7_936,
+            vcore_seconds: 62,
+            expires_ms: 1_700_000_900_000,
         }
     }
 
@@ -293,6 +308,10 @@ pub(crate) mod tests {
               "vcores": 1,
               "overhead_memory_mib": 64,
               "waiting": "",
+              "tracking_url": "http://127.0.0.1:4040",
+              "memory_mib_seconds": 7936,
+              "vcore_seconds": 62,
+              "expires_ms": 1700000900000,
               "attempts": [
                 {
                   "attempt": 1,

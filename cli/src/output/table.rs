@@ -166,6 +166,7 @@ pub(crate) fn application(a: &Application, now_ms: u64, color: bool) -> String {
         ("name", a.name.clone()),
         ("user", a.user.clone()),
         ("queue", a.queue.clone()),
+        ("type", a.application_type.clone()),
         ("deploy mode", a.deploy_mode.to_owned()),
         ("tags", a.tags.join(", ")),
         ("state", a.state.clone()),
@@ -182,13 +183,16 @@ pub(crate) fn application(a: &Application, now_ms: u64, color: bool) -> String {
                 a.vcores
             ),
         ),
+        ("overhead", overhead(a.overhead_memory_mib)),
         (
-            "overhead",
+            "used in all",
             format!(
-                "{} MiB of the driver's container are Bobbin's own",
-                a.overhead_memory_mib
+                "{} MiB-seconds, {} vcore-seconds",
+                a.memory_mib_seconds, a.vcore_seconds
             ),
         ),
+        ("ends", ends(a, now_ms)),
+        ("tracking URL", a.tracking_url.clone()),
         ("waiting", a.waiting.clone()),
         ("diagnostics", a.diagnostics.clone()),
     ]);
@@ -197,6 +201,23 @@ pub(crate) fn application(a: &Application, now_ms: u64, color: bool) -> String {
         text.push_str(&attempts(list, color));
     }
     text
+}
+
+/// Nothing for masters that are none of Bobbin's.
+fn overhead(memory_mib: u64) -> String {
+    if memory_mib == 0 {
+        return String::new();
+    }
+    format!("{memory_mib} MiB of the driver's container are Bobbin's own")
+}
+
+/// When its time is over, while it runs.
+fn ends(a: &Application, now_ms: u64) -> String {
+    if a.expires_ms == 0 || a.finished_ms > 0 {
+        return String::new();
+    }
+    let seconds = a.expires_ms.saturating_sub(now_ms).div_ceil(1000);
+    format!("in {seconds} s, if it still runs then")
 }
 
 pub(crate) fn attempts(list: &[Attempt], color: bool) -> String {
@@ -302,6 +323,7 @@ mod tests {
             name:         flights
             user:         nobody
             queue:        default
+            type:         BOBBIN
             deploy mode:  cluster
             tags:         nightly
             state:        FAILED
@@ -311,6 +333,8 @@ mod tests {
             ran:          1m01s
             holds:        1 container, 128 MiB, 1 vcores
             overhead:     64 MiB of the driver's container are Bobbin's own
+            used in all:  7936 MiB-seconds, 62 vcore-seconds
+            tracking URL: http://127.0.0.1:4040
             diagnostics:  128.0 MB of 128 MB physical memory used
 
             ATTEMPT  STATE   EXIT  NODE             CONTAINER                                   WHY

@@ -209,6 +209,8 @@ impl ResourceManager {
             submission.queue = self.config.queues.first().cloned().unwrap_or_default();
         }
         self.check_queue_name(&submission.queue)?;
+        // As in YARN: no interval is none.
+        submission.failures_validity_ms = submission.failures_validity_ms.filter(|ms| *ms > 0);
         check_label(&submission.node_label)?;
         for acl in [&submission.view_acl, &submission.modify_acl] {
             check_acl(acl)?;

@@ -389,6 +389,10 @@ pub(crate) fn application_to_wire(report: ApplicationReport) -> v1::ApplicationR
         waiting: report.waiting,
         unmanaged: report.unmanaged,
         progress: f32::from(report.progress_permille) / 1000.0,
+        tracking_url: report.tracking_url,
+        memory_mib_seconds: report.used_seconds.memory_mib,
+        vcore_seconds: report.used_seconds.vcores,
+        expires_ms: report.timeout.map(|t| t.expires.0).unwrap_or_default(),
     }
 }
 
