@@ -144,6 +144,9 @@ async fn the_cluster_and_its_nodes() {
     }
     let xml = get_xml(&daemon, "/info").await;
     assert!(xml.body.contains("<clusterInfo><id>"), "{}", xml.body);
+    // Hadoop's command line begins so.
+    let options = ask(&daemon.http(), "OPTIONS /ws/v1/cluster/info", "", "").await;
+    assert_eq!((options.status, options.body.as_str()), (200, ""));
     let metrics = get(&daemon, "/metrics").await.json();
     assert_eq!(metrics["clusterMetrics"]["totalMB"], 4096);
     assert_eq!(metrics["clusterMetrics"]["activeNodes"], 1);

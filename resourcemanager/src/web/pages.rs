@@ -11,11 +11,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bobbin_rm_core::view::{
-    ApplicationFilter, ApplicationReport, ClusterMetrics, NodeReport, Page,
+    ApplicationFilter, ApplicationReport, ClusterMetrics, ContainerReport, NodeReport, Page,
 };
 use bobbin_rm_core::{Object, Operation, Principal};
 use bobbin_service::http::caller::unknown_caller;
-use bobbin_types::{ApplicationId, Resource, WallMillis};
+use bobbin_types::{ApplicationId, ContainerId, Resource, WallMillis};
 
 use super::door::Web;
 use super::rest::{diagnostics, is_tracked, logs_url, plain_headers, push_xml_text};
@@ -325,10 +325,11 @@ async fn application(
     let Ok(id) = text.parse::<ApplicationId>() else {
         return Ok(missing());
     };
-    let asked = web
-        .driver
-        .read(move |core| Some((core.rights(id)?, core.application(id)?)));
-    let Some((rights, report)) = asked.await? else {
+    let asked = web.driver.read(move |core| {
+        let containers = core.containers(id, PAGE, None);
+        Some((core.rights(id)?, core.application(id)?, containers))
+    });
+    let Some((rights, report, containers)) = asked.await? else {
         return Ok(missing());
     };
     if let Err(denied) = decide(principal, Operation::ViewApplication, &rights.object()) {
@@ -339,7 +340,9 @@ async fn application(
             base,
         ));
     }
-    Ok(application_page(&report).respond(StatusCode::OK))
+    let mut html = application_page(&report);
+    container_table(&mut html, &containers, report.user.as_str());
+    Ok(html.respond(StatusCode::OK))
 }
 
 fn application_page(report: &ApplicationReport) -> Html {
@@ -395,6 +398,32 @@ fn application_page(report: &ApplicationReport) -> Html {
     html
 }
 
+/// The first ones; all of them are in `bobbin app containers` and in the REST interface.
+fn container_table(html: &mut Html, page: &Page<ContainerReport, ContainerId>, user: &str) {
+    html.raw("<h2>Containers</h2><table><tr><th>Container</th><th>State</th><th>Size</th>");
+    html.raw("<th>Node</th><th>Exit status</th><th>Logs</th><th>Diagnostics</th></tr>");
+    for report in &page.rows {
+        let id = report.container.to_string();
+        let exit_status = report.exit_status.map(|status| status.0.to_string());
+        html.raw("<tr>")
+            .cell(&id)
+            .cell(report.state.as_str())
+            .cell(&size(&report.resource))
+            .cell(report.node.as_str())
+            .cell(exit_status.as_deref().unwrap_or_default())
+            .raw("<td>");
+        let logs = logs_url(&report.node_http_address, &id, user);
+        if !logs.is_empty() {
+            html.link(&logs, "logs");
+        }
+        html.raw("</td>").cell(&report.diagnostics).raw("</tr>");
+    }
+    html.raw("</table>");
+    if page.next.is_some() {
+        html.text("... and more");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::rest::samples;
@@ -424,6 +453,14 @@ mod tests {
             next: Some(report.id),
         };
         application_table(&mut html, &page);
+        let mut container = samples::container();
+        container.diagnostics = evil.to_owned();
+        container.node_http_address = "\"><script>".to_owned();
+        let containers = Page {
+            rows: vec![container],
+            next: None,
+        };
+        container_table(&mut html, &containers, "user1");
         for response in [
             html.respond(StatusCode::OK),
             waiting(&report, "http://rm"),

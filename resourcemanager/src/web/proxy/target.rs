@@ -14,7 +14,9 @@ use axum::http::uri::Authority;
 pub(super) enum TargetError {
     #[error("the application gave '{0}' as the address of its page, which is no http URL")]
     NotAUrl(String),
-    #[error("the application's page is at {0}: https is not forwarded; open it there")]
+    #[error(
+        "the application's page is at {0}: https is not forwarded; give it plain http (Spark: spark.ssl.ui.enabled=false)"
+    )]
     Encrypted(String),
     #[error("the application gave {0} as the address of its page, where no application's page is")]
     Forbidden(SocketAddr),

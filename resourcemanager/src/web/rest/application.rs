@@ -106,6 +106,11 @@ fn head(report: &ApplicationReport, may_view: bool, frame: &Frame) -> Element {
         (true, None) => "ApplicationMaster",
         (true, Some(_)) => "History",
     };
+    // What has ended is done, whatever its master said last.
+    let progress = match report.finished {
+        Some(_) => 100.0,
+        None => f32::from(report.progress_permille) / 10.0,
+    };
     let diagnostics = if may_view {
         diagnostics(report)
     } else {
@@ -118,7 +123,7 @@ fn head(report: &ApplicationReport, may_view: bool, frame: &Frame) -> Element {
         .with("queue", report.queue.as_str())
         .with("state", report.state.as_yarn().as_str())
         .with("finalStatus", report.final_status.as_str())
-        .with("progress", f32::from(report.progress_permille) / 10.0)
+        .with("progress", progress)
         .with("trackingUI", tracking_ui)
         .maybe(
             "trackingUrl",

@@ -45,7 +45,7 @@ pub(super) fn metrics(metrics: &ClusterMetrics) -> Element {
     let memory = Resource::new(counts.allocated.memory_mib, 0);
     let vcores = Resource::new(0, counts.allocated.vcores);
     // Whole percents, as YARN's.
-    let whole = |used: &Resource| percent(used, &metrics.total).round();
+    let whole = |used: &Resource| used.dominant_share(&metrics.total).min(1_000_000) / 10_000;
     Element::new()
         .with("appsSubmitted", counts.submitted)
         .with("appsCompleted", counts.completed)
@@ -265,6 +265,8 @@ mod tests {
             ("decommissionedNodes", 0),
             ("rebootedNodes", 0),
             ("activeNodes", 1),
+            ("utilizedMBPercent", 5),
+            ("utilizedVirtualCoresPercent", 12),
         ] {
             assert_eq!(shown[name], value, "{name}");
         }

@@ -26,7 +26,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{Method, Request, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bobbin_rm_core::view::ApplicationReport;
 use bobbin_rm_core::{Object, Operation, Principal};
 use bobbin_service::http::caller::unknown_caller;
@@ -47,6 +47,8 @@ use document::Format;
 use problem::Problem;
 use query::Query;
 
+/// All that some page takes.
+const METHODS: &str = "GET, HEAD, OPTIONS, POST, PUT";
 const PREFIX: &str = "/ws/v1/cluster";
 /// Parts of a path, at most.
 const SEGMENTS_MAX: usize = 8;
@@ -80,6 +82,11 @@ pub(super) async fn handle(State(web): State<Arc<Web>>, request: Request<Body>) 
         Ok(principal) => principal,
         Err(unproven) => return unknown_caller(&unproven),
     };
+    // How Hadoop's own client asks who it is before it asks for anything else.
+    // Source: `KerberosAuthenticator.authenticate`.
+    if parts.method == Method::OPTIONS {
+        return ([(header::ALLOW, METHODS)], ()).into_response();
+    }
     let answered = match (query, format) {
         (Err(problem), _) => Err(problem),
         (Ok(_), None) => Err(Problem::NotAcceptable),
