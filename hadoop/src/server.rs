@@ -21,8 +21,10 @@ use crate::protection::Protection;
 
 mod handler;
 mod seats;
+mod sparing;
 
 use seats::Seats;
+pub use sparing::Sparing;
 
 /// The two ends of a connection, as the kernel says them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +204,24 @@ pub enum Ended {
     Stopping,
 }
 
-/// Hears of connections that ended for a reason worth a line in the log.
+impl Ended {
+    /// Whether connections end so day in, day out: every call of a command line does.
+    #[must_use]
+    pub fn is_ordinary(&self) -> bool {
+        match self {
+            Ended::ByPeer | Ended::Idle(_) | Ended::Stopping => true,
+            Ended::Cut(_)
+            | Ended::Protocol(_)
+            | Ended::Handshake(_)
+            | Ended::Stalled(_)
+            | Ended::TooMany(_)
+            | Ended::Displaced(_)
+            | Ended::Unread(_) => false,
+        }
+    }
+}
+
+/// Hears of every connection that ended.
 pub trait Observer: Send + Sync + 'static {
     fn ended(&self, peer: SocketAddr, reason: &Ended);
 }

@@ -3,7 +3,6 @@
 //! A caller is its NM token and nothing else. Which containers it may touch, the core says of every
 //! call; a start also needs its container token.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bobbin_hadoop::exceptions::{ExceptionClass, RpcException};
@@ -11,7 +10,7 @@ use bobbin_hadoop::proto::common::Token;
 use bobbin_hadoop::proto::yarn;
 use bobbin_hadoop::protocol::{ContainerMethod, Protocol};
 use bobbin_hadoop::server::{
-    AuditedCall, Authenticator, Caller, Ended, Limits, Outcome, Peer, Service, TokenProof,
+    AuditedCall, Authenticator, Caller, Ended, Limits, Outcome, Peer, Service, Sparing, TokenProof,
     serve as serve_port,
 };
 use bobbin_hadoop::tokens::MasterKeys;
@@ -52,9 +51,9 @@ pub(crate) async fn serve(
     };
     let doorman = Doorman { node: node.clone() };
     let service = Arc::new(ContainerService { node, driver });
-    let observer = |peer: SocketAddr, reason: &Ended| {
-        tracing::info!(door = "yarn", %peer, "a connection was ended: {reason}");
-    };
+    let observer = Sparing::new(|peer, reason: &Ended, untold| {
+        tracing::info!(door = "yarn", %peer, untold, "a connection was ended: {reason}");
+    });
     let stopped = stop.cancelled_owned();
     serve_port(listener, doorman, service, observer, limits, stopped).await;
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use bobbin_hadoop::protection::Protection;
-use bobbin_hadoop::server::{Ended, Limits, Service, serve as serve_door};
+use bobbin_hadoop::server::{Ended, Limits, Observer, Service, Sparing, serve as serve_door};
 use bobbin_proto::v1;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -191,21 +191,9 @@ impl ForClients<'_> {
     }
 }
 
-/// One line in the log for a connection that ended badly.
-pub(crate) fn log_end(door: &'static str) -> impl Fn(SocketAddr, &Ended) + Send + Sync + 'static {
-    move |peer, reason| match reason {
-        // Every call of a command line ends so.
-        Ended::ByPeer | Ended::Idle(_) | Ended::Stopping => {
-            tracing::debug!(door, %peer, "a connection was ended: {reason}");
-        }
-        Ended::Cut(_)
-        | Ended::Protocol(_)
-        | Ended::Handshake(_)
-        | Ended::Stalled(_)
-        | Ended::TooMany(_)
-        | Ended::Displaced(_)
-        | Ended::Unread(_) => {
-            tracing::info!(door, %peer, "a connection was ended: {reason}");
-        }
-    }
+/// One line in the log for a connection that ended badly; of a flood some.
+fn log_end(door: &'static str) -> impl Observer {
+    Sparing::new(move |peer, reason: &Ended, untold| {
+        tracing::info!(door, %peer, untold, "a connection was ended: {reason}");
+    })
 }
