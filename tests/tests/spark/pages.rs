@@ -107,7 +107,9 @@ fn an_event_log_in_the_file_tree_is_shown_by_sparks_history_server() {
     let events = format!("{DATA}/events");
     on.hadoop_fs(&["-mkdir", &events]).must(0);
     on.hadoop_fs(&["-chmod", "1777", &events]).must(0);
-    let folder = format!("spark.eventLog.dir={events}");
+    // Spark takes a path without a file system for a local one.
+    let there = format!("{}{events}", on.file_system());
+    let folder = format!("spark.eventLog.dir={there}");
     let pi = on.spark.example("pi.py");
     let words = [
         "--conf",
@@ -120,7 +122,7 @@ fn an_event_log_in_the_file_tree_is_shown_by_sparks_history_server() {
     let ended = on.run("cluster", &words, 0);
     let port = free_port();
     let options = [
-        format!("-Dspark.history.fs.logDirectory={events}"),
+        format!("-Dspark.history.fs.logDirectory={there}"),
         format!("-Dspark.history.ui.port={port}"),
         "-Dspark.history.fs.update.interval=1s".to_owned(),
     ];
