@@ -23,6 +23,7 @@ mod localizer;
 mod logs;
 mod node;
 mod question;
+mod readable;
 mod ready;
 mod records;
 mod rm_link;

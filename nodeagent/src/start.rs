@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bobbin_na_core::{Event, NodeAgent, NodeConfig};
-use bobbin_sandbox::{Bind, CgroupRoot, Launcher, is_system_path, probe};
+use bobbin_sandbox::{CgroupRoot, Launcher, probe};
 use bobbin_service::{
     DaemonInfo, FolderLock, Listener, RunFiles, ServeLimits, Target, connect_lazy, create_folder,
     lock_folder, notify_ready, notify_stopping, on_signals,
@@ -31,6 +31,7 @@ use crate::launch::chain;
 use crate::localizer::{Localizer, LocalizerLimits};
 use crate::logs::Logs;
 use crate::node::{Keys, Node};
+use crate::readable::readable;
 use crate::store::Store;
 use crate::systemd::Scope;
 use crate::usage::Machine;
@@ -330,45 +331,6 @@ fn shared_dirs(config: &Config) -> anyhow::Result<Vec<PathBuf>> {
     config.sandbox.shared_dirs.iter().map(real).collect()
 }
 
-/// The readable folders at the paths of the settings and, where links lead elsewhere, there too; and
-/// a Java that is in none of them.
-fn readable(config: &Config, java_home: Option<&Path>) -> anyhow::Result<Vec<Bind>> {
-    let mut all: Vec<Bind> = Vec::new();
-    let mut add = |source: &Path, target: &Path| {
-        let known = |path: &Path| {
-            let shared = config.sandbox.shared_dirs.iter();
-            is_system_path(path) || shared.clone().any(|dir| path.starts_with(dir))
-        };
-        if !known(target) && !all.iter().any(|bind| target.starts_with(&bind.target)) {
-            all.push(Bind {
-                source: source.to_owned(),
-                target: target.to_owned(),
-                writable: false,
-            });
-        }
-    };
-    for dir in &config.sandbox.readable_dirs {
-        let real = dir.canonicalize().with_context(|| {
-            format!(
-                "the setting sandbox.readable_dirs: {} cannot be used",
-                dir.display()
-            )
-        })?;
-        add(&real, &real);
-        let is_plain =
-            (dir.components().skip(1)).all(|part| matches!(part, std::path::Component::Normal(_)));
-        if is_plain {
-            add(&real, dir);
-        }
-    }
-    if let Some(home) = java_home
-        && home.is_dir()
-    {
-        add(home, home);
-    }
-    Ok(all)
-}
-
 fn open_node(
     config: Config,
     bound: &Bound,
@@ -411,7 +373,7 @@ fn open_node(
     let launcher = Launcher::start_in(&programs.join(LAUNCHER), leaf)?;
     let shared_dirs = shared_dirs(&config)?;
     let environment = NodeEnvironment::new(&config.yarn.java_home, |name| std::env::var(name).ok());
-    let readable = readable(&config, environment.java_home.as_deref())?;
+    let readable = readable(&config.sandbox, environment.java_home.as_deref())?;
     let logs = Logs::new(folders.clone(), Arc::default(), node_id.to_string());
     let keys = Keys::open(&config.folders.lib);
     let node = Node {
