@@ -471,7 +471,7 @@ async fn a_large_file_streams() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_containers_token_reads_as_its_applications_user_while_it_lives() {
-    let daemon = Daemon::start();
+    let mut daemon = Daemon::start();
     let address = daemon.http();
     let home = format!("/user/{}", daemon.user());
     let file = format!("{home}/.sparkStaging/a/lib.zip");
@@ -536,6 +536,28 @@ async fn a_containers_token_reads_as_its_applications_user_while_it_lives() {
     assert!(ended.2.contains("does not live on the node"), "{}", ended.2);
     let lives = format!("\r\nAuthorization: Bearer {}", second.container_token);
     assert_eq!(with("GET", &open, &lives).await.0, 200);
+    // After a restart the master's is on record; of others nothing is known until their node is
+    // back, so the agent is told to ask again.
+    daemon.kill_and_start();
+    let address = daemon.http();
+    claims.container = started(&start).replace("_000001", "_000009");
+    claims.node = "h1:1".to_owned();
+    let unknown = daemon.secret().for_node("h1:1").mint(&claims);
+    let unknown = format!("\r\nAuthorization: Bearer {unknown}");
+    let after = async |extra: &str| call(&address, "GET", &open, extra, b"").await;
+    let early = after(&unknown).await;
+    assert_eq!(early.0, 503, "{}", early.1);
+    assert!(early.1.contains("RetriableException"), "{}", early.1);
+    agent
+        .attach_again(&daemon, &[started(&second).as_str()])
+        .await;
+    let back = async {
+        while after(&unknown).await.0 != 403 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the node's word about its containers", back).await;
+    assert_eq!(after(&lives).await.0, 200);
     daemon.stop();
 }
 

@@ -144,5 +144,11 @@ pub(super) fn refusal(status: u16, body: &[u8]) -> FetchError {
         .filter(|c| !c.is_control())
         .take(WORDS_MAX)
         .collect();
-    FetchError::WebHdfs(format!("{words} (status {status})"))
+    let words = format!("{words} (status {status})");
+    if status == 503 {
+        // It is there, and soon knows more: it was restarted.
+        FetchError::Away(words)
+    } else {
+        FetchError::WebHdfs(words)
+    }
 }

@@ -208,7 +208,8 @@ async fn a_server_that_breaks_off_is_asked_again() {
     let (server, trees, source) = bench().await;
     let good = status_of(5, 77, "600");
     let broken = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nXXX".to_owned();
-    server.script(&[String::new(), good.clone(), broken, good.clone()]);
+    let busy = answer("503 X", "{}");
+    server.script(&[String::new(), busy, good.clone(), broken, good.clone()]);
     server.script(&[data("hello"), good]);
     let outcome = fetch(&trees, &source, false, 5).await;
     assert_eq!(outcome.result.unwrap(), 5);

@@ -4,7 +4,7 @@ use axum::http::request::Parts;
 use bobbin_rm_core::Principal;
 use bobbin_service::http::caller::{Origin, Unproven, bearer, socket_uid};
 use bobbin_service::{TokenError, account_of_name, claimed_node};
-use bobbin_types::{ContainerId, ContainerState, UserName};
+use bobbin_types::{ContainerId, ContainerState, NodeId, UserName};
 
 use super::browser;
 use super::delegation;
@@ -49,17 +49,41 @@ impl Web {
 
     /// The user of a container that lives on the node whose key signed the request's token: a
     /// node's key is good for nobody's files but its own containers'.
-    pub(super) async fn user_of(&self, container: ContainerId, parts: &Parts) -> Option<UserName> {
-        let node = bearer(&parts.headers).ok()?.and_then(claimed_node)?;
+    pub(super) async fn tenant(&self, container: ContainerId, parts: &Parts) -> Tenant {
+        let token = bearer(&parts.headers).ok().flatten();
+        let Some(node) = token
+            .and_then(claimed_node)
+            .and_then(|node| node.parse::<NodeId>().ok())
+        else {
+            return Tenant::Gone;
+        };
         let asked = self.driver.read(move |core| {
-            let report = core.container(container)?;
-            let lives = report.state != ContainerState::Completed && report.node.as_str() == node;
+            let Some(report) = core.container(container) else {
+                // After a restart nobody knows what runs there until its agent is back.
+                let is_back = core.node(&node).is_some_and(|n| n.connected);
+                return if is_back {
+                    Tenant::Gone
+                } else {
+                    Tenant::NotBack
+                };
+            };
+            let lives = report.state != ContainerState::Completed && report.node == node;
             core.owner(container.application())
                 .filter(|_| lives)
-                .cloned()
+                .map_or(Tenant::Gone, |user| Tenant::User(user.clone()))
         });
-        asked.await.ok()?
+        asked.await.unwrap_or(Tenant::NotBack)
     }
+}
+
+/// For whom a container reads files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Tenant {
+    User(UserName),
+    /// It does not live on that node.
+    Gone,
+    /// Its node has not told yet what lives there.
+    NotBack,
 }
 
 /// A user with the groups that the host gives him. Asks the name service: blocking.

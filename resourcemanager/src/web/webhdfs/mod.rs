@@ -19,7 +19,7 @@ use axum::response::{IntoResponse, Response};
 use bobbin_rm_core::{Object, Principal};
 use tokio::task::spawn_blocking;
 
-use super::caller::person;
+use super::caller::{Tenant, person};
 use super::door::Web;
 use crate::file_tree::{Files, FilesError, Person, TreePath};
 use crate::grpc::identify::decide;
@@ -81,9 +81,10 @@ async fn begin(web: Arc<Web>, parts: axum::http::request::Parts) -> Result<Call,
             ..
         } => (name, administrator),
         // As its application's user, and only to read: the authority function has seen to that.
-        Principal::Container(container) => match web.user_of(container, &parts).await {
-            Some(name) => (name, false),
-            None => return Err(Problem::NoContainer(container)),
+        Principal::Container(container) => match web.tenant(container, &parts).await {
+            Tenant::User(name) => (name, false),
+            Tenant::Gone => return Err(Problem::NoContainer(container)),
+            Tenant::NotBack => return Err(Problem::NotBack),
         },
         Principal::Attempt(_) | Principal::Node(_) => {
             return Err(Problem::Argument("only users have files".to_owned()));

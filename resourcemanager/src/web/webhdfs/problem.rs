@@ -23,6 +23,8 @@ pub(super) enum Problem {
     NoProxy(String),
     /// A container's token, and no such container on its node.
     NoContainer(ContainerId),
+    /// A container's token, and its node has not come back since the restart.
+    NotBack,
     Argument(String),
     NotOffered(String),
     Files(FilesError),
@@ -61,6 +63,11 @@ impl IntoResponse for Problem {
                 StatusCode::FORBIDDEN,
                 ACCESS,
                 &format!("{container} does not live on the node whose token this is"),
+            ),
+            Problem::NotBack => remote(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "org.apache.hadoop.ipc.RetriableException",
+                "the container's node is not connected yet: ask again",
             ),
             Problem::Argument(words) => remote(StatusCode::BAD_REQUEST, ARGUMENT, &words),
             Problem::NotOffered(words) => remote(
