@@ -214,6 +214,7 @@ fn web_door(
         started_ms: wall_now().0,
         doors: Vec::new(),
         seats: web::Seats::default(),
+        lists: web::Seats::default(),
     })
 }
 

@@ -236,6 +236,19 @@ async fn an_application_from_submission_to_its_end() {
     let one = get(&daemon, &format!("{base}/containers/{container}")).await;
     assert_eq!(one.json()["container"]["assignedNodeId"], "h2:1235");
 
+    let signal = format!("/containers/{container}/signal");
+    let sent = send(&daemon, "POST", &format!("{signal}/GO"), &json!({})).await;
+    assert_eq!(sent.status, 400, "{}", sent.body);
+    // The agent has not said that it runs.
+    let sent = send(
+        &daemon,
+        "POST",
+        &format!("{signal}/GRACEFUL_SHUTDOWN"),
+        &json!({}),
+    )
+    .await;
+    assert!(sent.body.contains("does not run"), "{}", sent.body);
+
     let path = format!("/apps/{id}/priority");
     let priority = send(&daemon, "PUT", &path, &json!({"priority": 8})).await;
     assert_eq!(

@@ -457,6 +457,19 @@ impl ResourceManager {
             .collect()
     }
 
+    /// Addresses of nodes' own services that have this port.
+    #[must_use]
+    pub fn node_doors(&self, port: u16) -> Vec<String> {
+        let end = format!(":{port}");
+        let nodes = self.nodes.values();
+        let doors =
+            nodes.flat_map(|node| [node.id.as_str(), &node.grpc_address, &node.http_address]);
+        doors
+            .filter(|door| door.ends_with(&end))
+            .map(str::to_owned)
+            .collect()
+    }
+
     #[must_use]
     pub fn node(&self, node: &NodeId) -> Option<NodeReport> {
         self.nodes.get(self.node_keys.get(node)?).map(node_report)

@@ -33,7 +33,10 @@ pub(crate) struct Web {
     pub(crate) started_ms: u64,
     /// host:port of every door of this daemon: the proxy asks none of them.
     pub(crate) doors: Vec<String>,
+    /// Of requests that are being forwarded.
     pub(crate) seats: Seats,
+    /// Of lists that are being read.
+    pub(crate) lists: Seats,
 }
 
 impl Web {

@@ -271,7 +271,7 @@ async fn checked(
         .or_else(|| addresses.first());
     let address = *address
         .ok_or_else(|| TargetError::NoAddress(target.host.clone(), "none is known".to_owned()))?;
-    let doors = doors(web).await?;
+    let doors = doors(web, address.port()).await?;
     let doorkeeper = web.doorkeeper.clone();
     let user = report.user.clone();
     let checked = spawn_blocking(move || {
@@ -292,14 +292,10 @@ async fn checked(
     Ok(checked?)
 }
 
-/// Addresses of the cluster's own doors, as they are named to their clients.
-async fn doors(web: &Arc<Web>) -> Result<Vec<String>, Failure> {
-    let mut doors = web.doors.clone();
-    let nodes = web.driver.read(|core| core.nodes()).await?;
-    for node in nodes {
-        doors.extend([node.id.to_string(), node.grpc_address, node.http_address]);
-    }
-    Ok(doors)
+/// Those of the cluster's own doors that have this port, as they are named to their clients.
+async fn doors(web: &Arc<Web>, port: u16) -> Result<Vec<String>, Failure> {
+    let of_nodes = web.driver.read(move |core| core.node_doors(port)).await?;
+    Ok(web.doors.iter().cloned().chain(of_nodes).collect())
 }
 
 /// Whether a connection to the address ends at the door. Only doors with its port are looked up.

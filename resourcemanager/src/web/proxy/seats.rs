@@ -1,27 +1,29 @@
-//! How many requests are being forwarded: nobody's pages that hang keep others from theirs.
+//! How many requests take long at a time: nobody's pages that hang keep others from theirs, and
+//! nobody's readers that stop fill this daemon's memory.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bobbin_types::UserName;
 
-/// Requests that are forwarded at a time, and those of them to pages of one user's applications.
+/// All of a kind at a time, and those of one user: forwarded to pages of his applications, or lists
+/// that he reads.
 const ALL_MAX: usize = 512;
 const USER_MAX: usize = 128;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seats(Arc<Mutex<BTreeMap<UserName, usize>>>);
 
-/// One request that is being forwarded, until dropped.
+/// One such request, until dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(in crate::web) struct Seat {
     seats: Seats,
     owner: UserName,
 }
 
 impl Seats {
-    /// `None`: too many are being forwarded to pages of `owner`, or at all.
-    pub(super) fn take(&self, owner: &UserName) -> Option<Seat> {
+    /// `None`: there are too many of `owner`, or at all.
+    pub(in crate::web) fn take(&self, owner: &UserName) -> Option<Seat> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let own = taken.get(owner).copied().unwrap_or_default();
         if own >= USER_MAX || taken.values().sum::<usize>() >= ALL_MAX {

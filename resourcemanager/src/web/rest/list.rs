@@ -4,6 +4,7 @@
 //! its other work, and nobody holds the whole of it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
@@ -12,6 +13,7 @@ use bobbin_rm_core::view::{ApplicationFilter, ApplicationReport, Page};
 use bobbin_rm_core::{Operation, Principal};
 use bobbin_types::{ApplicationId, FinalStatus, UserName, YarnApplicationState};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::answer::{answer, plain_headers};
@@ -26,6 +28,8 @@ use crate::driver::{DriverHandle, Failure};
 const PAGE: usize = 250;
 /// Written pages that wait for a slow reader.
 const PAGES_AHEAD: usize = 2;
+/// A reader that takes nothing for so long is given up.
+const STALL_TIME: Duration = Duration::from_secs(60);
 
 impl Call {
     /// A text of this call's format.
@@ -50,6 +54,8 @@ impl Call {
             Some(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
             None => usize::MAX,
         };
+        let seat = self.web.lists.take(&self.reader());
+        let seat = seat.ok_or(Problem::Busy)?;
         let rows = Rows {
             driver: self.web.driver.clone(),
             principal: self.principal.clone(),
@@ -61,10 +67,24 @@ impl Call {
         let writer = ListWriter::new(self.format, "apps", "app");
         let (pages, body) = mpsc::channel(PAGES_AHEAD);
         // Ends when everything is sent, or when nobody reads it any more.
-        tokio::spawn(write(rows, frame, writer, pages));
+        tokio::spawn(async move {
+            write(rows, frame, writer, pages).await;
+            drop(seat);
+        });
         let headers = plain_headers(self.format.content_type());
         let body = Body::from_stream(ReceiverStream::new(body));
         Ok((StatusCode::OK, headers, body).into_response())
+    }
+
+    /// Whom a list that is being read is counted for.
+    fn reader(&self) -> UserName {
+        match &self.principal {
+            Principal::User { name, .. } => name.clone(),
+            // All of them together: they have little to read here.
+            Principal::Attempt(_) | Principal::Node(_) | Principal::Container(_) => {
+                "_machine".parse().expect("it is a user's name")
+            }
+        }
     }
 
     async fn check_queues(&self, filter: &ApplicationFilter) -> Result<(), Problem> {
@@ -208,25 +228,22 @@ async fn write(
 ) {
     loop {
         let mut text = String::new();
-        let page = rows.next().await;
-        let last = match page {
+        let (piece, is_last) = match rows.next().await {
             Ok(Some(reports)) => {
                 for report in &reports {
                     writer.push(&mut text, &application(report, true, &frame));
                 }
-                Ok(Bytes::from(text))
+                (Ok(Bytes::from(text)), false)
             }
             Ok(None) => {
                 writer.finish(&mut text);
-                // The reader may have gone away.
-                drop(pages.send(Ok(Bytes::from(text))).await);
-                return;
+                (Ok(Bytes::from(text)), true)
             }
             // The reader sees an answer that is cut off, not one that looks whole.
-            Err(failure) => Err(failure),
+            Err(failure) => (Err(failure), true),
         };
-        let failed = last.is_err();
-        if pages.send(last).await.is_err() || failed {
+        let sent = timeout(STALL_TIME, pages.send(piece)).await;
+        if !matches!(sent, Ok(Ok(()))) || is_last {
             return;
         }
     }

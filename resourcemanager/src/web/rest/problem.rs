@@ -25,6 +25,8 @@ pub(super) enum Problem {
     NotOffered(&'static str),
     #[error(transparent)]
     Failed(#[from] Failure),
+    #[error("too many lists are being read; try again")]
+    Busy,
     #[error("this page takes only {0}")]
     Method(&'static str),
     #[error("Content-Type must be application/json or application/xml")]
@@ -50,6 +52,10 @@ impl Problem {
             Problem::Failed(Failure::NotDurable(_) | Failure::Stopping | Failure::Unexpected) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "org.apache.hadoop.yarn.exceptions.YarnRuntimeException".to_owned(),
+            ),
+            Problem::Busy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "org.apache.hadoop.yarn.exceptions.YarnException".to_owned(),
             ),
             Problem::Method(_) => (
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -158,6 +164,7 @@ mod tests {
             ),
             (Problem::Failed(Failure::Refused(Refusal::Recovering)), 503),
             (Problem::Failed(Failure::Refused(Refusal::NoProgram)), 400),
+            (Problem::Busy, 503),
             (Problem::Method("GET"), 405),
             (Problem::UnsupportedMediaType, 415),
             (Problem::NotAcceptable, 406),

@@ -17,6 +17,7 @@ use axum::extract::State;
 use axum::http::Request;
 use axum::response::{IntoResponse, Response};
 use bobbin_rm_core::{Object, Principal};
+use bobbin_types::UserName;
 use tokio::task::spawn_blocking;
 
 use super::caller::{Tenant, person};
@@ -75,11 +76,7 @@ async fn begin(web: Arc<Web>, parts: axum::http::request::Parts) -> Result<Call,
     decide(&principal, operation.authority(), &Object::File(&shown))
         .map_err(Problem::NotAllowed)?;
     let (name, administrator) = match principal {
-        Principal::User {
-            name,
-            administrator,
-            ..
-        } => (name, administrator),
+        Principal::User { .. } => acting(&web, &principal, query.get("doas"))?,
         // As its application's user, and only to read: the authority function has seen to that.
         Principal::Container(container) => match web.tenant(container, &parts).await {
             Tenant::User(name) => (name, false),
@@ -90,11 +87,6 @@ async fn begin(web: Arc<Web>, parts: axum::http::request::Parts) -> Result<Call,
             return Err(Problem::Argument("only users have files".to_owned()));
         }
     };
-    if let Some(other) = query.get("doas").filter(|other| *other != name.as_str()) {
-        return Err(Problem::NoProxy(format!(
-            "user {name} may not act for {other:?}: get a token of that user instead"
-        )));
-    }
     let person = blocking(move || Ok(person(name.as_str(), administrator))).await?;
     Ok(Call {
         web,
@@ -105,6 +97,41 @@ async fn begin(web: Arc<Web>, parts: axum::http::request::Parts) -> Result<Call,
         person: Arc::new(person),
         by_socket,
     })
+}
+
+/// As whom a user acts: as himself, or for another one (`doas`, what `--proxy-user` becomes) if he
+/// may have that one's token.
+fn acting(
+    web: &Web,
+    caller: &Principal,
+    wanted: Option<&str>,
+) -> Result<(UserName, bool), Problem> {
+    let Principal::User {
+        name,
+        administrator,
+        ..
+    } = caller
+    else {
+        return Err(Problem::Argument("only users have files".to_owned()));
+    };
+    let Some(wanted) = wanted else {
+        return Ok((name.clone(), *administrator));
+    };
+    let refused = |words: String| Problem::NoProxy(words);
+    let named: UserName = wanted
+        .parse()
+        .map_err(|e: bobbin_types::NameError| refused(e.to_string()))?;
+    let user = web.doorkeeper.submitter_called(named);
+    if user == *name {
+        return Ok((user, *administrator));
+    }
+    let own = bobbin_rm_core::Operation::CreateUserToken;
+    decide(caller, own, &Object::User(&user)).map_err(|_| {
+        refused(format!(
+            "user {name} may not act for {user}: get a token of that user instead"
+        ))
+    })?;
+    Ok((user, false))
 }
 
 /// Runs file work off the runtime's own threads.
