@@ -17,7 +17,7 @@ mod support;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use support::{Daemon, Master, soon, submission, wait_for_state};
+use support::{Agent, Daemon, Master, soon, submission, wait_for_state};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -313,7 +313,13 @@ async fn only_the_applications_own_page_is_asked() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let closed = listener.local_addr().unwrap();
     drop(listener);
+    // An agent believes whoever its own user is.
+    let agents = Page::open().await;
+    let door = agents.address.to_string();
+    let mut client = daemon.client().await;
+    let _agent = Agent::attach_at(&daemon, &mut client, "127.0.0.1:1", &door).await;
     for (url, words) in [
+        (agents.url(), "no application"),
         (format!("http://{}", daemon.http()), "no application"),
         (
             format!("http://{}", daemon.http().replace("127.0.0.1", "127.0.0.2")),
