@@ -319,17 +319,17 @@ impl Config {
                 "0 would let containers run as root".to_owned(),
             ));
         }
-        if let Some(host) = self
-            .localizer
-            .webhdfs_hosts
-            .iter()
-            .find(|host| split_authority(host).is_none())
-        {
-            return Err((
+        self.check_numbers()?;
+        match (self.localizer.webhdfs_hosts.iter()).find(|host| split_authority(host).is_none()) {
+            Some(host) => Err((
                 "localizer.webhdfs_hosts",
                 format!("'{host}' is not host:port"),
-            ));
+            )),
+            None => Ok(()),
         }
+    }
+
+    fn check_numbers(&self) -> Result<(), (&'static str, String)> {
         let positive = [
             (
                 "resources.vcores_per_core",

@@ -237,6 +237,33 @@ async fn a_canceled_token_is_nobodys_from_then_on() {
     daemon.stop();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_acts_for_others_as_they_are() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED: needs root");
+        return;
+    }
+    let daemon = Daemon::start();
+    let address = daemon.http();
+    let file = "/user/daemon/f?op=CREATE&permission=600&doas=daemon&user.name=root";
+    assert_eq!(put(&address, "PUT", file, b"daemon's").await.0, 201);
+    let (_, value) = json(&address, "GET", "/user/daemon/f?op=GETFILESTATUS").await;
+    assert_eq!(value["FileStatus"]["owner"], "daemon");
+    let (_, home) = json(&address, "GET", "/?op=GETHOMEDIRECTORY&doas=daemon").await;
+    assert_eq!(home["Path"], "/user/daemon");
+    // As daemon he may no more than daemon.
+    put(&address, "PUT", "/user/nobody/s?op=CREATE", b"secret").await;
+    let (status, value) = json(&address, "GET", "/user/nobody/s?op=OPEN&doas=daemon").await;
+    assert_eq!((status, exception(&value)), (403, "AccessControlException"));
+    // Others act for nobody, and a token for its own user only.
+    let alice = daemon_token(&daemon, "alice").await;
+    for (user, status) in [("alice", 200), ("daemon", 403)] {
+        let path = format!("/?op=GETHOMEDIRECTORY&delegation={alice}&doas={user}");
+        assert_eq!(json(&address, "GET", &path).await.0, status, "{user}");
+    }
+    daemon.stop();
+}
+
 /// A token of a user, in Bobbin's own form.
 async fn daemon_token(daemon: &Daemon, user: &str) -> String {
     let request = v1::CreateTokenRequest {
@@ -384,7 +411,7 @@ async fn bad_input_gets_a_typed_answer() {
         ),
         (
             "GET",
-            "/tmp?op=LISTSTATUS&doas=root",
+            "/tmp?op=LISTSTATUS&doas=../x",
             403,
             "AuthorizationException",
         ),
