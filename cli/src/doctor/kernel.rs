@@ -126,6 +126,17 @@ fn mounted(mounts: &str) -> (Vec<&str>, Option<&str>) {
     (first, second)
 }
 
+/// Whether groups can be made below this process's own: only of v2 are they given to ordinary users.
+fn owns_group(second: Option<&str>) -> bool {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    let (Some(place), Some(path)) = (second, path) else {
+        return false;
+    };
+    let folder = Path::new(place).join(path);
+    nix::unistd::access(&folder, nix::unistd::AccessFlags::W_OK).is_ok()
+}
+
 fn control_groups(found: &mut Findings, mounts: &str) {
     let (first, second) = mounted(mounts);
     let of_second = second
@@ -136,7 +147,13 @@ fn control_groups(found: &mut Findings, mounts: &str) {
         .filter(|c| !first.contains(c) && !of_second.split_whitespace().any(|o| o == *c))
         .collect();
     let is_root = bobbin_service::own_uid() == 0;
-    if missing.is_empty() {
+    if missing.is_empty() && !is_root && !owns_group(second) {
+        found.note(
+            "control groups",
+            "this account has none of its own: memory is measured, processor time is not limited",
+            "run the node agent as root, or in a delegated group (systemd-run --user -p Delegate=yes)",
+        );
+    } else if missing.is_empty() {
         let version = if first.is_empty() { "v2" } else { "v1" };
         found.ok(
             "control groups",

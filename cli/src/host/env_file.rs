@@ -25,7 +25,9 @@ fn text(layout: &Layout) -> String {
          export BOBBIN_SHARED_DIR={shared}\n\
          export HADOOP_CONF_DIR={hadoop}\n\
          unset BOBBIN_RM_ADDRESS BOBBIN_TOKEN_FILE YARN_CONF_DIR HADOOP_TOKEN_FILE_LOCATION\n\
-         if [ -r {token} ]; then export HADOOP_TOKEN_FILE_LOCATION={token}; fi\n\
+         if [ -O {token} ]; then export HADOOP_TOKEN_FILE_LOCATION={token}; fi\n\
+         # Else a Spark here would listen on an outer address.\n\
+         export SPARK_LOCAL_IP=\"${{SPARK_LOCAL_IP:-{host}}}\"\n\
          case \":$PATH:\" in\n\
          *\":$BOBBIN_DIR/bin:\"*) ;;\n\
          *) PATH=\"$BOBBIN_DIR/bin:$PATH\"; export PATH ;;\n\
@@ -37,6 +39,7 @@ fn text(layout: &Layout) -> String {
         hadoop = quoted(layout.hadoop_conf()),
         // Others than its owner go by the account of their processes.
         token = quoted(layout.hadoop_token()),
+        host = super::HOST,
     )
 }
 
@@ -61,10 +64,11 @@ mod tests {
     fn sourced(layout: &Layout) -> Vec<String> {
         let output = std::process::Command::new("/bin/sh")
             .args(["-eu", "-c"])
-            .arg(r#". "$0"; . "$0"; printf '%s\n' "$BOBBIN_DIR" "$BOBBIN_RM_SOCKET" "$BOBBIN_SHARED_DIR" "$PATH" "$HADOOP_CONF_DIR" "${HADOOP_TOKEN_FILE_LOCATION-none}""#)
+            .arg(r#". "$0"; . "$0"; printf '%s\n' "$BOBBIN_DIR" "$BOBBIN_RM_SOCKET" "$BOBBIN_SHARED_DIR" "$PATH" "$HADOOP_CONF_DIR" "${HADOOP_TOKEN_FILE_LOCATION-none}" "$SPARK_LOCAL_IP""#)
             .arg(layout.env())
             .env("PATH", "/usr/bin:/bin")
             .env("HADOOP_TOKEN_FILE_LOCATION", "/of/another/cluster")
+            .env_remove("SPARK_LOCAL_IP")
             .output()
             .unwrap();
         assert!(
@@ -105,6 +109,7 @@ mod tests {
             );
             assert_eq!(seen[4], format!("{dir}/conf/hadoop"));
             assert_eq!(seen[5], "none");
+            assert_eq!(seen[6], "127.0.0.1");
             std::fs::create_dir(layout.lib()).unwrap();
             std::fs::write(layout.hadoop_token(), "").unwrap();
             assert_eq!(sourced(&layout)[5], format!("{dir}/lib/hadoop.token"));
