@@ -220,7 +220,7 @@ fn exit_codes_tell_how_the_program_ended_and_unmanaged_masters_work() {
         status["diagnostics"]
             .as_str()
             .unwrap()
-            .contains("User application exited with 1")
+            .contains("User application exited with")
             || status["diagnostics"]
                 .as_str()
                 .unwrap()
