@@ -162,7 +162,14 @@ impl World {
             self.master_event(index, Event::StageOpened { stage: STAGE });
             for task in 0..spec.tasks {
                 let task = TaskKey(task);
-                self.master_event(index, Event::TaskSubmitted { stage: STAGE, task, slots: 1 });
+                self.master_event(
+                    index,
+                    Event::TaskSubmitted {
+                        stage: STAGE,
+                        task,
+                        slots: 1,
+                    },
+                );
             }
             self.master_event(index, Event::StageClosed { stage: STAGE });
         } else {

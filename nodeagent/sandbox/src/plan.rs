@@ -22,7 +22,11 @@ pub(crate) const SYSTEM_FOLDERS: [&str; 9] = [
 #[must_use]
 pub fn is_system_path(path: &Path) -> bool {
     let top = path.components().nth(1);
-    top.is_some_and(|top| SYSTEM_FOLDERS.iter().any(|folder| top.as_os_str() == *folder))
+    top.is_some_and(|top| {
+        SYSTEM_FOLDERS
+            .iter()
+            .any(|folder| top.as_os_str() == *folder)
+    })
 }
 
 /// Folders nothing may be bound into: the launcher makes them itself.
