@@ -67,7 +67,8 @@ async fn logs(daemon: &Daemon, folder: &str) -> (Vec<String>, u64) {
         let path = format!("/webhdfs/v1{folder}?op=LISTSTATUS");
         let (status, body) = get(&daemon.http(), &path).await;
         assert_eq!(status, 200, "{body}");
-        let value: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let (from, to) = (body.find('{').unwrap(), body.rfind('}').unwrap());
+        let value: serde_json::Value = serde_json::from_str(&body[from..=to]).unwrap();
         for entry in value["FileStatuses"]["FileStatus"].as_array().unwrap() {
             let name = entry["pathSuffix"].as_str().unwrap();
             if entry["type"] == "DIRECTORY" {

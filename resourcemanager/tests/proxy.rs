@@ -21,6 +21,21 @@ use support::{Agent, Daemon, Master, soon, submission, wait_for_state};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+/// Asks for each of the addresses in its query, in all the ways that a script has.
+const HOSTILE: &str = "<html><body><script>(async () => { const out = [];
+for (const place of 'TARGETS'.split(',')) {
+  for (const method of ['GET', 'POST']) {
+    try { const got = await fetch(place, {method}); out.push(method + place + '=' + got.status); }
+    catch (e) { out.push(method + place + '=refused'); }
+  }
+  out.push(await new Promise(done => { const frame = document.createElement('iframe');
+    frame.onload = () => { let seen = 'hidden';
+      try { seen = frame.contentDocument.body.innerText.slice(0, 40) } catch (e) {}
+      document.title += ' ' + out.join(' ; '); done('FRAME' + place + '=' + seen); };
+    frame.src = place; document.body.appendChild(frame); }));
+}
+document.body.innerText = 'DO' + 'NE ' + out.join(' ; '); })()</script></body></html>";
+
 /// An application's page that answers by path and remembers what it was asked.
 struct Page {
     address: SocketAddr,
@@ -86,6 +101,12 @@ async fn serve(mut stream: TcpStream, own: SocketAddr, log: Arc<Mutex<Vec<String
     } else if let Some(id) = path.strip_prefix("/filtered/") {
         format!(
             "HTTP/1.1 302 Found\r\nLocation: http://rm:8088/proxy/redirect/{id}/jobs\r\nContent-Length: 0\r\n\r\n"
+        )
+    } else if let Some(targets) = path.strip_prefix("/hostile?") {
+        let page = HOSTILE.replace("TARGETS", targets);
+        let length = page.len();
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {length}\r\n\r\n{page}"
         )
     } else if path.starts_with("/mute") {
         return;
@@ -404,4 +425,62 @@ async fn before_and_after() {
     let (status, head, _) = ask(&daemon, &format!("GET /proxy/{id}/"), "", "").await;
     assert_eq!(status, 302);
     assert!(head.contains(&format!("/cluster/app/{id}")), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_page_in_a_real_browser_sees_itself_only() {
+    let daemon = Daemon::start();
+    let page = Page::open().await;
+    let (id, _master) = running(&daemon, &page.url()).await;
+    let (other, _other) = running(&daemon, &page.url()).await;
+    let door = daemon.http();
+    let local = door.replace("127.0.0.1", "localhost");
+    let targets = [
+        format!("/proxy/{id}/own"),
+        "/ws/v1/cluster/apps".to_owned(),
+        format!("http://{local}/ws/v1/cluster/apps"),
+        format!("http://{door}/ws/v1/cluster/apps/new-application"),
+        format!("/proxy/{other}/"),
+        format!("http://{local}/proxy/{other}/"),
+        "/webhdfs/v1/?op=LISTSTATUS".to_owned(),
+    ];
+    let profile = tempfile::tempdir().unwrap();
+    let url = format!("http://{door}/proxy/{id}/hostile?{}", targets.join(","));
+    let run = tokio::process::Command::new("chromium")
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+        ])
+        .args([
+            "--disable-background-networking",
+            "--virtual-time-budget=20000",
+        ])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .args(["--dump-dom", &url])
+        .kill_on_drop(true)
+        .output();
+    let Ok(run) = run.await else {
+        println!("SKIPPED: needs chromium");
+        return;
+    };
+    let shown = String::from_utf8_lossy(&run.stdout);
+    assert!(shown.contains("DONE "), "{shown}");
+    let seen = shown.split("DONE ").nth(1).unwrap();
+    for (place, got) in seen.split(" ; ").filter_map(|one| one.rsplit_once('=')) {
+        if place.ends_with("/own") {
+            assert!(
+                got.starts_with("200") || got.starts_with("hello"),
+                "{place} {got}: {seen}"
+            );
+            continue;
+        }
+        let harmless = ["401", "403", "refused", "hidden", "without a token"];
+        assert!(
+            harmless.iter().any(|h| got.starts_with(h)),
+            "{place} {got}: {seen}"
+        );
+    }
+    assert_eq!(seen.split(" ; ").count(), 3 * targets.len(), "{seen}");
 }

@@ -42,7 +42,23 @@ async fn ask(address: &str, head: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
     let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
     let head = String::from_utf8(answer[..end].to_vec()).unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, head, answer.split_off(end + 4))
+    let mut body = answer.split_off(end + 4);
+    if head.contains("transfer-encoding: chunked") {
+        body = unchunk(&body);
+    }
+    (status, head, body)
+}
+
+/// Takes chunked pieces apart.
+fn unchunk(mut raw: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(at) = raw.windows(2).position(|w| w == b"\r\n") {
+        let size = std::str::from_utf8(&raw[..at]).unwrap();
+        let size = usize::from_str_radix(size, 16).unwrap();
+        body.extend_from_slice(&raw[at + 2..at + 2 + size]);
+        raw = &raw[at + 4 + size..];
+    }
+    body
 }
 
 async fn call(address: &str, method: &str, path: &str, extra: &str, body: &[u8]) -> (u16, String) {
@@ -585,6 +601,33 @@ async fn a_containers_token_reads_as_its_applications_user_while_it_lives() {
     };
     soon("the node's word about its containers", back).await;
     assert_eq!(after(&lives).await.0, 200);
+    daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_any_size_is_listed() {
+    let daemon = Daemon::start();
+    let address = daemon.http();
+    let folder = format!("/user/{}/many", daemon.user());
+    let of = async |path: &str| json(&address, "GET", &format!("{path}?op=LISTSTATUS")).await;
+    let names = |value: &serde_json::Value| -> Vec<String> {
+        let rows = value["FileStatuses"]["FileStatus"].as_array().unwrap();
+        let names = rows.iter().map(|row| row["pathSuffix"].as_str().unwrap());
+        names.map(str::to_owned).collect()
+    };
+    json(&address, "PUT", &format!("{folder}?op=MKDIRS")).await;
+    assert_eq!(names(&of(&folder).await.1), Vec::<String>::new());
+    let disk = daemon.lib().join("files").join(&folder[1..]);
+    for n in 0..2_500 {
+        std::fs::write(disk.join(format!("{n:05}")), "").unwrap();
+    }
+    let (status, value) = of(&folder).await;
+    assert_eq!(status, 200);
+    let expected: Vec<String> = (0..2_500).map(|n| format!("{n:05}")).collect();
+    assert_eq!(names(&value), expected);
+    assert_eq!(names(&of(&format!("{folder}/00007")).await.1), [""]);
+    let (status, value) = of(&format!("{folder}/none")).await;
+    assert_eq!((status, exception(&value)), (404, "FileNotFoundException"));
     daemon.stop();
 }
 

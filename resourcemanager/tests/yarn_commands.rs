@@ -2,8 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "test code outside test functions; a test starts the clients that it tests against"
+    reason = "test code outside test functions: an error there ends the test"
 )]
 
 #[expect(
@@ -14,152 +13,21 @@
 )]
 mod support;
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::path::Path;
 
 use bobbin_proto::v1;
+use support::java::{Commands, jars};
 use support::{Agent, Daemon, wait_for_state};
 
 const NODE: &str = "h1:8041";
 
-/// The jars of an unmodified Spark, which hold Hadoop's client; `None`, said loudly, if something is
-/// missing.
-fn jars(test: &str, variable: &str) -> Option<PathBuf> {
-    let mut missing = Vec::new();
-    let jars = std::env::var_os(variable).map(PathBuf::from);
-    if !jars.as_deref().is_some_and(Path::is_dir) {
-        missing.push(format!("{variable} names no folder of jars"));
-    }
-    let there = |name: &str| {
-        let mut command = Command::new(name);
-        let command = command
-            .arg("-version")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    if !there("javac") || !there("java") {
-        missing.push("no javac or java on this machine".to_owned());
-    }
-    if missing.is_empty() {
-        return jars;
-    }
-    // Past the harness, which would swallow it.
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {}", missing.join("; "));
-    None
-}
-
-/// A Java process that runs commands.
-struct Commands {
-    _folder: tempfile::TempDir,
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Commands {
-    fn start(jars: &Path, daemon: &Daemon, token_file: Option<&[u8]>) -> Commands {
-        let folder = tempfile::Builder::new()
-            .prefix("bobbin-test-")
-            .tempdir()
-            .unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/java/YarnCommands.java");
-        let compiled = Command::new("javac")
-            .args(["-nowarn", "-cp"])
-            .arg(format!("{}/*", jars.display()))
-            .arg("-d")
-            .arg(folder.path())
-            .arg(source)
-            .output()
-            .unwrap();
-        let words = String::from_utf8_lossy(&compiled.stderr);
-        assert!(compiled.status.success(), "{words}");
-        let site = [
-            ("yarn.resourcemanager.address", daemon.yarn("client")),
-            ("yarn.resourcemanager.admin.address", daemon.yarn("admin")),
-            ("yarn.resourcemanager.webapp.address", daemon.http()),
-        ]
-        .map(|(name, value)| {
-            format!("<property><name>{name}</name><value>{value}</value></property>")
-        });
-        let site = format!("<configuration>{}</configuration>", site.concat());
-        std::fs::write(folder.path().join("yarn-site.xml"), site).unwrap();
-        let mut command = Command::new("java");
-        command
-            .args([
-                "-Xmx256m",
-                "-XX:+UseSerialGC",
-                "-XX:TieredStopAtLevel=1",
-                "-cp",
-            ])
-            .arg(format!("{}:{}/*", folder.path().display(), jars.display()))
-            .arg("YarnCommands")
-            // Stated, and ignored.
-            .env("HADOOP_USER_NAME", "mallory")
-            .env_remove("HADOOP_TOKEN_FILE_LOCATION")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        if let Some(bytes) = token_file {
-            let path = folder.path().join("token");
-            std::fs::write(&path, bytes).unwrap();
-            command.env("HADOOP_TOKEN_FILE_LOCATION", path);
-        }
-        let mut child = command.spawn().unwrap();
-        Commands {
-            _folder: folder,
-            input: child.stdin.take().unwrap(),
-            output: BufReader::new(child.stdout.take().unwrap()),
-            child,
-        }
-    }
-
-    /// Exit code and output of one command.
-    fn run(&mut self, command: &str) -> (i32, String) {
-        writeln!(self.input, "{command}").unwrap();
-        let mut text = String::new();
-        loop {
-            let mut line = String::new();
-            let read = self.output.read_line(&mut line).unwrap();
-            assert!(read > 0, "{command} ended the process: {text}");
-            if let Some(code) = line.strip_prefix("== exit ") {
-                return (code.trim().parse().unwrap(), text);
-            }
-            text.push_str(&line);
-        }
-    }
-
-    fn good(&mut self, command: &str, expected: &[&str]) -> String {
-        let (code, text) = self.run(command);
-        assert_eq!(code, 0, "{command}: {text}");
-        contains(command, &text, expected);
-        text
-    }
-
-    fn bad(&mut self, command: &str, expected: &[&str]) {
-        let (code, text) = self.run(command);
-        assert_ne!(code, 0, "{command}: {text}");
-        contains(command, &text, expected);
-    }
-}
-
-impl Drop for Commands {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Blanks and tabs are the printer's own matter.
-fn contains(command: &str, text: &str, expected: &[&str]) {
-    let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let squeezed = squeeze(text);
-    for part in expected {
-        assert!(
-            squeezed.contains(&squeeze(part)),
-            "{command}: no '{part}' in\n{text}"
-        );
-    }
+fn commands(jars: &Path, daemon: &Daemon, token_file: Option<&[u8]>) -> Commands {
+    let site = [
+        ("yarn.resourcemanager.address", daemon.yarn("client")),
+        ("yarn.resourcemanager.admin.address", daemon.yarn("admin")),
+        ("yarn.resourcemanager.webapp.address", daemon.http()),
+    ];
+    Commands::start("YarnCommands", jars, &site, token_file)
 }
 
 /// One application's life, seen and changed by the command line's classes.
@@ -170,7 +38,7 @@ async fn a_life(test: &str, variable: &str) {
     let daemon = Daemon::start();
     let mut grpc = daemon.client().await;
     let mut agent = Agent::attach(&daemon, &mut grpc, NODE).await;
-    let mut yarn = Commands::start(&jars, &daemon, None);
+    let mut yarn = commands(&jars, &daemon, None);
     let id = yarn
         .good("call:submit first", &["application_"])
         .trim()
@@ -377,7 +245,7 @@ async fn a_token_file_proves_its_user() {
         .unwrap()
         .into_inner()
         .hadoop_credentials;
-    let mut carol = Commands::start(&jars, &daemon, Some(&file));
+    let mut carol = commands(&jars, &daemon, Some(&file));
     let id = carol
         .good("call:submit hers", &["application_"])
         .trim()

@@ -14,74 +14,24 @@
 )]
 mod support;
 
-use bobbin_hadoop::credentials::{Credentials, Version};
 use bobbin_hadoop::proto::common::Token;
 use bobbin_hadoop::proto::yarn;
-use bobbin_proto::v1;
 use bobbin_service::{hadoop_keys, wall_now};
-use bytes::Bytes;
 use support::hadoop::{Ipc, Thrown};
-use support::{Agent, Daemon, RmClient, submission, wait_for_state};
+use support::stage::{NODE, Stage};
+use support::{Agent, Daemon, wait_for_state};
 
 const PROTOCOL: &str = "org.apache.hadoop.yarn.api.ApplicationMasterProtocolPB";
-const NODE: &str = "h1:8041";
 
-/// A cluster of one node, and an application whose YARN master has been started.
-struct Stage {
-    daemon: Daemon,
-    client: RmClient,
-    agent: Agent,
-    application: String,
-    master: String,
-    launch: v1::LaunchContext,
+async fn connect(stage: &Stage) -> Result<Ipc, Thrown> {
+    let address = stage.daemon.yarn("scheduler");
+    Ipc::with_token(&address, PROTOCOL, &stage.token()).await
 }
 
-impl Stage {
-    async fn new() -> Stage {
-        let daemon = Daemon::start();
-        let mut client = daemon.client().await;
-        let mut agent = Agent::attach(&daemon, &mut client, NODE).await;
-        let mut request = submission("spark");
-        let mut given = Credentials::default();
-        given.add(Token {
-            kind: "RM_DELEGATION_TOKEN".to_owned(),
-            ..Token::default()
-        });
-        let launch = request.launch.as_mut().unwrap();
-        launch.contract = v1::LaunchContract::Yarn.into();
-        launch.secrets.insert(
-            "container_tokens".to_owned(),
-            given.write(Version::Writable).to_vec(),
-        );
-        let submitted = client.submit_application(request).await.unwrap();
-        let (master, launch) = agent.started().await;
-        Stage {
-            application: submitted.into_inner().application_id,
-            daemon,
-            client,
-            agent,
-            master,
-            launch,
-        }
-    }
-
-    /// The AMRM token of the newest start.
-    fn token(&self) -> Token {
-        let stream = self.launch.secrets["container_tokens"].clone();
-        let credentials = Credentials::read(Bytes::from(stream)).unwrap();
-        assert_eq!(credentials.tokens.len(), 1, "{credentials:?}");
-        credentials.of_kind("YARN_AM_RM_TOKEN").unwrap().clone()
-    }
-
-    async fn connect(&self) -> Result<Ipc, Thrown> {
-        Ipc::with_token(&self.daemon.yarn("scheduler"), PROTOCOL, &self.token()).await
-    }
-
-    async fn registered(&self) -> Ipc {
-        let mut ipc = self.connect().await.unwrap();
-        register(&mut ipc).await.unwrap();
-        ipc
-    }
+async fn registered(stage: &Stage) -> Ipc {
+    let mut ipc = connect(stage).await.unwrap();
+    register(&mut ipc).await.unwrap();
+    ipc
 }
 
 async fn register(ipc: &mut Ipc) -> Result<yarn::RegisterApplicationMasterResponse, Thrown> {
@@ -168,7 +118,7 @@ async fn the_life_of_a_master() {
     assert!(environment["APP_SUBMIT_TIME_ENV"].parse::<u64>().unwrap() > 1_600_000_000_000);
     assert!(!stage.launch.secrets.contains_key("attempt-token"));
 
-    let mut ipc = stage.connect().await.unwrap();
+    let mut ipc = connect(&stage).await.unwrap();
     let early = allocate(&mut ipc, &heartbeat(0)).await.unwrap_err();
     assert_eq!(early.name(), "ApplicationMasterNotRegisteredException");
     let early = farewell(&mut ipc).await.unwrap_err();
@@ -239,7 +189,7 @@ async fn the_life_of_a_master() {
     stage.agent.exited(&text(&ids[1]), -107).await;
     let report = wait_for_state(&mut stage.client, &stage.application, "FINISHED").await;
     assert_eq!(report.final_status, "SUCCEEDED");
-    let over = stage.connect().await.err().unwrap();
+    let over = connect(&stage).await.err().unwrap();
     assert_eq!(
         over.class,
         "org.apache.hadoop.security.token.SecretManager$InvalidToken"
@@ -250,7 +200,7 @@ async fn the_life_of_a_master() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_master_lives_through_a_restart_of_the_resource_manager() {
     let mut stage = Stage::new().await;
-    let mut ipc = stage.registered().await;
+    let mut ipc = registered(&stage).await;
     let answer = allocate(&mut ipc, &asking(0, 1, 128)).await.unwrap();
     let held = text(answer.allocated_containers[0].id.as_ref().unwrap());
     stage.daemon.kill_and_start();
@@ -258,7 +208,7 @@ async fn a_master_lives_through_a_restart_of_the_resource_manager() {
     stage.agent.attach_again(&stage.daemon, &running).await;
 
     // The token is as good as before.
-    let mut ipc = stage.connect().await.unwrap();
+    let mut ipc = connect(&stage).await.unwrap();
     let lost = allocate(&mut ipc, &heartbeat(1)).await.unwrap_err();
     assert_eq!(lost.name(), "ApplicationMasterNotRegisteredException");
     register(&mut ipc).await.unwrap();
@@ -276,7 +226,7 @@ async fn a_master_lives_through_a_restart_of_the_resource_manager() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_that_no_master_has_read_is_told_after_a_restart() {
     let mut stage = Stage::new().await;
-    let mut ipc = stage.registered().await;
+    let mut ipc = registered(&stage).await;
     let answer = allocate(&mut ipc, &asking(0, 1, 128)).await.unwrap();
     let held = text(answer.allocated_containers[0].id.as_ref().unwrap());
     let mut response_id = 1;
@@ -290,7 +240,7 @@ async fn an_end_that_no_master_has_read_is_told_after_a_restart() {
         .await;
     // Not acknowledged, so the agent says it again.
     stage.agent.exited(&held, 3).await;
-    let mut ipc = stage.registered().await;
+    let mut ipc = registered(&stage).await;
     let mut response_id = 0;
     let ended = until_completed(&mut ipc, &mut response_id).await;
     assert_eq!(text(ended.container_id.as_ref().unwrap()), held);
@@ -299,7 +249,7 @@ async fn an_end_that_no_master_has_read_is_told_after_a_restart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_attempt_ends_the_last_one() {
     let mut stage = Stage::new().await;
-    let mut ipc = stage.registered().await;
+    let mut ipc = registered(&stage).await;
     stage.agent.exited(&stage.master, 1).await;
     let old = stage.token();
     let (master, launch) = stage.agent.started().await;
@@ -317,7 +267,7 @@ async fn the_next_attempt_ends_the_last_one() {
         .err()
         .unwrap();
     assert_eq!(stale.name(), "InvalidToken");
-    let mut ipc = stage.registered().await;
+    let mut ipc = registered(&stage).await;
     assert_eq!(
         allocate(&mut ipc, &heartbeat(0))
             .await
@@ -330,11 +280,11 @@ async fn the_next_attempt_ends_the_last_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_not_lost_with_its_connection() {
     let stage = Stage::new().await;
-    let mut ipc = stage.registered().await;
+    let mut ipc = registered(&stage).await;
     ipc.send_call("allocate", &asking(0, 2, 128)).await;
     drop(ipc);
     // The client connects again and repeats its call: the ask was taken once, or is taken now.
-    let mut ipc = stage.connect().await.unwrap();
+    let mut ipc = connect(&stage).await.unwrap();
     let answer = allocate(&mut ipc, &asking(0, 2, 128)).await.unwrap();
     assert_eq!(
         (answer.response_id(), answer.allocated_containers.len()),
@@ -350,7 +300,7 @@ async fn a_change_is_not_lost_with_its_connection() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_is_refused_and_the_master_lives_on() {
     let stage = Stage::new().await;
-    let mut ipc = stage.registered().await;
+    let mut ipc = registered(&stage).await;
     let refused = allocate(&mut ipc, &asking(0, -1, 128)).await.unwrap_err();
     assert_eq!(refused.name(), "InvalidResourceRequestException");
     let refused = allocate(&mut ipc, &asking(0, 1, 1 << 30))
@@ -421,13 +371,13 @@ async fn only_the_right_token_opens_the_door() {
         .err()
         .unwrap();
     assert_eq!(refused.name(), "InvalidToken");
-    assert!(stage.connect().await.is_ok());
+    assert!(connect(&stage).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_is_given_another_size() {
     let mut stage = Stage::new().await;
-    let mut ipc = stage.registered().await;
+    let mut ipc = registered(&stage).await;
     let answer = allocate(&mut ipc, &asking(0, 1, 128)).await.unwrap();
     let container = answer.allocated_containers[0].clone();
     let id = container.id.unwrap();
@@ -536,13 +486,13 @@ async fn keeping() -> Stage {
 #[tokio::test(flavor = "multi_thread")]
 async fn kept_containers_are_the_next_attempts() {
     let mut stage = keeping().await;
-    let mut ipc = stage.registered().await;
+    let mut ipc = registered(&stage).await;
     let answer = allocate(&mut ipc, &asking(0, 1, 128)).await.unwrap();
     let kept = answer.allocated_containers[0].id.unwrap();
     stage.agent.runs(&text(&kept), 128).await;
     stage.agent.exited(&stage.master, 1).await;
     (stage.master, stage.launch) = stage.agent.started().await;
-    let mut ipc = stage.connect().await.unwrap();
+    let mut ipc = connect(&stage).await.unwrap();
     let answer = register(&mut ipc).await.unwrap();
     let inherited: Vec<_> = answer
         .containers_from_previous_attempts
@@ -573,7 +523,7 @@ async fn hosts_that_a_master_names_and_hosts_that_it_avoids() {
     let mut stage = Stage::new().await;
     let second = "h2:8041";
     let _agent = Agent::attach(&stage.daemon, &mut stage.client, second).await;
-    let mut ipc = stage.registered().await;
+    let mut ipc = registered(&stage).await;
     // One container, on the second host and nowhere else: three levels of one wish.
     let mut strict = asking(0, 1, 128);
     for (place, relax) in [("h2", true), ("/default-rack", false)] {

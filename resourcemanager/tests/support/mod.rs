@@ -1,7 +1,9 @@
 //! The daemon as a process, and peers of it that speak the wire.
 
 pub(crate) mod hadoop;
+pub(crate) mod java;
 mod logs;
+pub(crate) mod stage;
 
 pub(crate) use logs::{FakeLogs, Relayed};
 
@@ -137,6 +139,16 @@ impl Daemon {
     /// host:port of a door of Hadoop's clients: `client`, `scheduler`, `admin`.
     pub(crate) fn yarn(&self, door: &str) -> String {
         self.info.yarn[door].clone()
+    }
+
+    /// The next start listens for masters where this one does.
+    pub(crate) fn keep_scheduler_port(&self) {
+        let conf = self.folder.path().join("rm.toml");
+        let settings = std::fs::read_to_string(&conf).unwrap();
+        let found = "scheduler_listen = '127.0.0.1:0'";
+        assert!(settings.contains(found));
+        let kept = format!("scheduler_listen = '{}'", self.yarn("scheduler"));
+        std::fs::write(conf, settings.replace(found, &kept)).unwrap();
     }
 
     /// What the daemon's memory has been at most. Source: proc(5), `VmHWM`.
