@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::spark::{Spark, needed};
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the script under test")]
 fn spark_runs_between_four_hosts_by_tokens_alone() {
     let name = "spark_runs_between_four_hosts_by_tokens_alone";
     let Some(spark) = needed(name, Spark::three()) else {
