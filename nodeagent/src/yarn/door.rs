@@ -3,7 +3,8 @@
 //! A caller is its NM token and nothing else. Which containers it may touch, the core says of every
 //! call; a start also needs its container token.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bobbin_hadoop::exceptions::{ExceptionClass, RpcException};
 use bobbin_hadoop::proto::common::Token;
@@ -36,6 +37,8 @@ use crate::question::ask;
 
 /// Containers in one call: a master starts one, or a few, at a time.
 const CONTAINERS_PER_CALL_MAX: usize = 1_000;
+/// Refused calls that the audit log tells.
+const REFUSALS_PER_SECOND_MAX: u32 = 10;
 
 /// Serves until `stop`; done when the last connection is closed.
 pub(crate) async fn serve(
@@ -50,7 +53,11 @@ pub(crate) async fn serve(
         ..Limits::default()
     };
     let doorman = Doorman { node: node.clone() };
-    let service = Arc::new(ContainerService { node, driver });
+    let service = Arc::new(ContainerService {
+        node,
+        driver,
+        refusals: Seldom::new(),
+    });
     let observer = Sparing::new(|peer, reason: &Ended, untold| {
         tracing::info!(door = "yarn", %peer, untold, "a connection was ended: {reason}");
     });
@@ -83,7 +90,7 @@ impl Authenticator for Doorman {
 
     async fn token(
         &self,
-        peer: &Peer,
+        _: &Peer,
         identifier: &Bytes,
     ) -> Result<TokenProof<Master>, RpcException> {
         let proven = self
@@ -92,22 +99,39 @@ impl Authenticator for Doorman {
             .hadoop()
             .ok_or_else(no_key)
             .and_then(|keys| tokens::master(&keys, &self.node.node_id, identifier));
-        match proven {
-            Ok((principal, password)) => Ok(TokenProof {
-                password,
-                principal,
-            }),
-            Err(e) => {
-                tracing::warn!(target: "audit", remote = %peer.remote, operation = "connect", result = "denied", reason = e.message);
-                Err(e)
-            }
-        }
+        // A refusal is told with the end of its connection.
+        proven.map(|(principal, password)| TokenProof {
+            password,
+            principal,
+        })
     }
 }
 
 struct ContainerService {
     node: Arc<Node>,
     driver: mpsc::Sender<Input>,
+    refusals: Seldom,
+}
+
+/// Keeps the audit log readable, and its disk free, under a flood of refused calls.
+#[derive(Debug)]
+struct Seldom(Mutex<(Instant, u32)>);
+
+impl Seldom {
+    fn new() -> Seldom {
+        Seldom(Mutex::new((Instant::now(), 0)))
+    }
+
+    /// Whether one more may be told.
+    fn may(&self, now: Instant) -> bool {
+        // Whatever a panic leaves here is a time and a count.
+        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.duration_since(window.0) >= Duration::from_secs(1) {
+            *window = (now, 0);
+        }
+        window.1 = window.1.saturating_add(1);
+        window.1 <= REFUSALS_PER_SECOND_MAX
+    }
 }
 
 impl Service<Master> for ContainerService {
@@ -133,11 +157,11 @@ impl Service<Master> for ContainerService {
     fn audit(&self, caller: &Caller<Master>, call: &AuditedCall<'_>, outcome: Outcome<'_>) {
         let (principal, operation) = (caller.principal.attempt, call.method);
         match outcome {
-            Outcome::Refused(e) => {
+            Outcome::Refused(e) if self.refusals.may(Instant::now()) => {
                 tracing::warn!(target: "audit", %principal, operation, result = "refused", reason = e.message);
             }
-            Outcome::Answered | Outcome::Abandoned => {
-                tracing::debug!(target: "audit", %principal, operation, result = "answered");
+            Outcome::Refused(_) | Outcome::Answered | Outcome::Abandoned => {
+                tracing::debug!(target: "audit", %principal, operation, ?outcome);
             }
         }
     }
@@ -458,5 +482,19 @@ fn localization((name, progress): (String, Progress)) -> yarn::LocalizationStatu
         resource_key: Some(name),
         localization_state: Some(state.into()),
         diagnostics: Some(diagnostics),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_refusals_is_told_in_few_lines() {
+        let seldom = Seldom::new();
+        let now = Instant::now();
+        let told = |at| (0..1_000).filter(|_| seldom.may(at)).count();
+        assert_eq!(told(now), 10);
+        assert_eq!(told(now + Duration::from_secs(1)), 10);
     }
 }

@@ -21,6 +21,7 @@ mod node_environment;
 mod script;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use bobbin_hadoop::credentials::{Credentials, Version};
 use bobbin_na_core::Origin;
@@ -154,9 +155,11 @@ pub(crate) fn launch_script(launch: &v1::LaunchContext, place: &Place<'_>) -> St
     let mut own = own_variables(place);
     let defaults = place.node.defaults();
     let malloc = ("MALLOC_ARENA_MAX", MALLOC_ARENA_MAX.to_owned());
+    let spark = loopback(place.node_id.host()).map(|ip| ("SPARK_LOCAL_IP", ip));
     own.extend(
         defaults
             .chain([malloc])
+            .chain(spark)
             .filter(|(name, _)| !application.contains_key(name)),
     );
     // The node's win.
@@ -172,6 +175,17 @@ pub(crate) fn launch_script(launch: &v1::LaunchContext, place: &Place<'_>) -> St
         log_dir: place.paths.log.display().to_string(),
     }
     .render()
+}
+
+/// The address of a node that only its own host reaches. Spark would listen on the host's outer one.
+fn loopback(host: &str) -> Option<String> {
+    let named = if host == "localhost" {
+        "127.0.0.1"
+    } else {
+        host
+    };
+    let ip: IpAddr = named.parse().ok()?;
+    ip.is_loopback().then(|| ip.to_string())
 }
 
 fn port(address: &str) -> String {

@@ -146,5 +146,19 @@ exec /bin/bash -c "${JAVA_HOME}/bin/java 1>/log/application_7_0001/c/stdout"
 "#;
     assert_eq!(launch_script(&launch, &place), expected);
     launch.environment.remove("JAVA_HOME");
-    assert!(launch_script(&launch, &place).contains("export JAVA_HOME=\"/jdk\"\n"));
+    let near = "127.0.0.2:8041".parse().unwrap();
+    let place = Place {
+        node_id: &near,
+        ..place
+    };
+    let script = launch_script(&launch, &place);
+    assert!(script.contains("export JAVA_HOME=\"/jdk\"\n"));
+    // Of a node that only its host reaches, Spark listens nowhere else.
+    assert!(script.contains("export SPARK_LOCAL_IP=\"127.0.0.2\"\n"));
+    launch
+        .environment
+        .insert("SPARK_LOCAL_IP".into(), "127.0.0.9".into());
+    let script = launch_script(&launch, &place);
+    assert!(script.contains("export SPARK_LOCAL_IP=\"127.0.0.9\"\n"));
+    assert!(!script.contains("127.0.0.2\"\nexport SPARK"));
 }
