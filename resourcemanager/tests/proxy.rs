@@ -25,13 +25,14 @@ use tokio::net::{TcpListener, TcpStream};
 const HOSTILE: &str = "<html><body><script>(async () => { const out = [];
 for (const place of 'TARGETS'.split(',')) {
   for (const method of ['GET', 'POST']) {
-    try { const got = await fetch(place, {method}); out.push(method + place + '=' + got.status); }
+    try { const got = await fetch(place, {method, signal: AbortSignal.timeout(1000)}); out.push(method + place + '=' + got.status); }
     catch (e) { out.push(method + place + '=refused'); }
   }
   out.push(await new Promise(done => { const frame = document.createElement('iframe');
     frame.onload = () => { let seen = 'hidden';
       try { seen = frame.contentDocument.body.innerText.slice(0, 40) } catch (e) {}
-      document.title += ' ' + out.join(' ; '); done('FRAME' + place + '=' + seen); };
+      done('FRAME' + place + '=' + seen); };
+    setTimeout(() => done('FRAME' + place + '=refused'), 1000);
     frame.src = place; document.body.appendChild(frame); }));
 }
 document.body.innerText = 'DO' + 'NE ' + out.join(' ; '); })()</script></body></html>";
@@ -455,7 +456,7 @@ async fn a_hostile_page_in_a_real_browser_sees_itself_only() {
         ])
         .args([
             "--disable-background-networking",
-            "--virtual-time-budget=20000",
+            "--virtual-time-budget=60000",
         ])
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .args(["--dump-dom", &url])
