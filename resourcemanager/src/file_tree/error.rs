@@ -26,8 +26,6 @@ pub(crate) enum FilesError {
     BeingWritten(String),
     #[error("a file has at most {allowed} bytes here (files.upload_bytes_max)")]
     TooLarge { allowed: u64 },
-    #[error("{path} has more than {limit} entries: list it in batches (LISTSTATUS_BATCH)")]
-    TooMany { path: String, limit: usize },
     #[error("the disk of the resource manager is full")]
     DiskFull,
     #[error("cannot {action} {}", .path.display())]

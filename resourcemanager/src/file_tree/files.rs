@@ -12,8 +12,6 @@ use super::error::{FilesError, disk};
 use super::path::TreePath;
 use super::permission::{Access, Person};
 
-/// Entries that one unbatched listing gives.
-const LIST_MAX: usize = 100_000;
 /// Entries in one batch. Source: `dfs.ls.limit`, HDFS.
 const BATCH_ENTRIES: usize = 1_000;
 /// Folders in the root that are being removed; no path names them.
@@ -55,6 +53,8 @@ pub(crate) struct Entry {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Page {
     pub(crate) entries: Vec<Entry>,
+    /// The name behind which the next page begins; it may have gone meanwhile.
+    pub(crate) last: String,
     /// How many more there are.
     pub(crate) remaining: usize,
 }
@@ -163,22 +163,7 @@ impl Files {
         Ok(entry(String::new(), found))
     }
 
-    /// LISTSTATUS; of a file it is the file alone.
-    pub(crate) fn list(&self, person: &Person, path: &TreePath) -> Result<Vec<Entry>, FilesError> {
-        let _order = self.reading();
-        let Some(names) = self.names(person, path)? else {
-            return Ok(vec![entry(String::new(), self.reach(person, path)?)]);
-        };
-        if names.len() > LIST_MAX {
-            return Err(FilesError::TooMany {
-                path: path.to_string(),
-                limit: LIST_MAX,
-            });
-        }
-        self.entries(path, names)
-    }
-
-    /// LISTSTATUS_BATCH: what comes after the name `after`.
+    /// LISTSTATUS_BATCH: what comes after the name `after`; of a file it is the file alone.
     pub(crate) fn list_after(
         &self,
         person: &Person,
@@ -190,13 +175,14 @@ impl Files {
             let entries = vec![entry(String::new(), self.reach(person, path)?)];
             return Ok(Page {
                 entries,
-                remaining: 0,
+                ..Page::default()
             });
         };
         names.retain(|name| name.as_str() > after);
         let remaining = names.len().saturating_sub(BATCH_ENTRIES);
         names.truncate(BATCH_ENTRIES);
         Ok(Page {
+            last: names.last().cloned().unwrap_or_default(),
             entries: self.entries(path, names)?,
             remaining,
         })
@@ -263,8 +249,13 @@ impl Files {
             };
             for name in names {
                 let below = path.join(&name);
-                if let Some(found) = self.find(&below)? {
-                    open.push((below, found));
+                match self.find(&below)? {
+                    Some(found) if found.metadata.is_dir() => open.push((below, found)),
+                    Some(file) => {
+                        summary.files += 1;
+                        summary.bytes = summary.bytes.saturating_add(file.metadata.len());
+                    }
+                    None => {}
                 }
             }
         }

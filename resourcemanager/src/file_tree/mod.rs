@@ -19,7 +19,7 @@ mod staging;
 pub(crate) use changes::TimesChange;
 pub(crate) use content::{Creation, Writer};
 pub(crate) use error::FilesError;
-pub(crate) use files::{Entry, Files};
+pub(crate) use files::{Entry, Files, Page};
 pub(crate) use path::{TreePath, home_of};
 pub(crate) use permission::{Access, Person};
 pub(crate) use staging::{Announcement, FileTree, FileTreeError, Source, Upload, staging_source};

@@ -138,7 +138,10 @@ fn homes_are_private_and_tmp_is_sticky() {
             "a group not one's own",
             files.set_owner(&ann, &at("/tmp/x"), None, Some("wheel")),
         ),
-        ("list", files.list(&bob, &at("/user/ann")).map(drop)),
+        (
+            "list",
+            files.list_after(&bob, &at("/user/ann"), "").map(drop),
+        ),
         ("sum", files.summary(&bob, &at("/user")).map(drop)),
         (
             "remove tmp",
@@ -216,8 +219,8 @@ fn shipped_files_are_read_and_not_changed() {
     std::fs::write(on_disk.with_file_name(".upload-y"), "half").unwrap();
     let ann = person("ann");
     assert_eq!(get(&files, &ann, path).unwrap(), "shipped");
-    let names = files.list(&ann, &at("/user/ann/.bobbinStaging/application_1_0001"));
-    assert_eq!(names.unwrap().len(), 1);
+    let names = files.list_after(&ann, &at("/user/ann/.bobbinStaging/application_1_0001"), "");
+    assert_eq!(names.unwrap().entries.len(), 1);
     assert!(get(&files, &person("bob"), path).is_err());
     for result in [
         files.delete(&ann, &at(path), true).map(drop),
@@ -275,7 +278,10 @@ fn a_folder_on_its_way_out_is_nobodys_and_goes_at_the_next_start() {
     std::fs::create_dir_all(&half).unwrap();
     std::fs::write(half.join("c"), "x").unwrap();
     assert!(TreePath::parse("/.upload-trash-7/b/c").is_err());
-    let listed = files.list(&administrator(), &at("/")).unwrap();
+    let listed = files
+        .list_after(&administrator(), &at("/"), "")
+        .unwrap()
+        .entries;
     assert_eq!(listed.len(), 2, "{listed:?}");
     Files::open(folder.path(), "bobbin".to_owned(), 1 << 20).unwrap();
     assert_eq!(names(folder.path()), ["tmp", "user"]);

@@ -1,12 +1,14 @@
 //! Questions, and their answers in WebHDFS's JSON.
 
+use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::Call;
 use super::problem::Problem;
-use crate::file_tree::{Access, Entry, home_of};
+use crate::file_tree::{Access, Entry, Page, home_of};
 
 /// Told to clients that split their work by blocks. Source: `dfs.blocksize`.
 const BLOCK_BYTES: u64 = 128 << 20;
@@ -43,15 +45,69 @@ fn statuses(entries: &[Entry]) -> Value {
     json!({"FileStatuses": {"FileStatus": entries.iter().map(status).collect::<Vec<_>>()}})
 }
 
+/// A listing on its way.
+struct Listing {
+    call: Call,
+    /// What comes next; `None` when all is said.
+    page: Option<Page>,
+    opened: bool,
+    rows: bool,
+}
+
+impl Listing {
+    async fn next(mut self) -> Option<(std::io::Result<Bytes>, Listing)> {
+        let page = self.page.take()?;
+        let mut text = String::new();
+        if !std::mem::replace(&mut self.opened, true) {
+            text.push_str("{\"FileStatuses\":{\"FileStatus\":[");
+        }
+        for entry in &page.entries {
+            if std::mem::replace(&mut self.rows, true) {
+                text.push(',');
+            }
+            text.push_str(&status(entry).to_string());
+        }
+        if page.remaining == 0 {
+            text.push_str("]}}");
+            return Some((Ok(Bytes::from(text)), self));
+        }
+        let more = self
+            .call
+            .files(move |f, who, path| f.list_after(who, path, &page.last));
+        match more.await {
+            Ok(more) => {
+                self.page = Some(more);
+                Some((Ok(Bytes::from(text)), self))
+            }
+            // It may not be read any more, or has gone: the client sees that the list is cut.
+            Err(_) => Some((Err(std::io::ErrorKind::Interrupted.into()), self)),
+        }
+    }
+}
+
 impl Call {
     pub(super) async fn file_status(self) -> Result<Response, Problem> {
         let entry = self.files(|f, who, path| f.status(who, path)).await?;
         Ok(json_answer(&json!({"FileStatus": status(&entry)})))
     }
 
+    /// LISTSTATUS, a page at a time, read only as fast as it is taken: a folder may have any number
+    /// of entries, and any number of clients may ask.
     pub(super) async fn list(self) -> Result<Response, Problem> {
-        let entries = self.files(|f, who, path| f.list(who, path)).await?;
-        Ok(json_answer(&statuses(&entries)))
+        let first = self.files(|f, who, path| f.list_after(who, path, ""));
+        let first = first.await?;
+        if first.remaining == 0 {
+            return Ok(json_answer(&statuses(&first.entries)));
+        }
+        let listing = Listing {
+            call: self,
+            page: Some(first),
+            opened: false,
+            rows: false,
+        };
+        let body = Body::from_stream(futures::stream::unfold(listing, Listing::next));
+        let kind = [(header::CONTENT_TYPE, "application/json")];
+        Ok((StatusCode::OK, kind, body).into_response())
     }
 
     pub(super) async fn list_batch(self) -> Result<Response, Problem> {

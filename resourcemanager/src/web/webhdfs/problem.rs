@@ -87,7 +87,7 @@ fn files(error: FilesError) -> Response {
             StatusCode::BAD_REQUEST,
             "org.apache.hadoop.HadoopIllegalArgumentException",
         ),
-        FilesError::Illegal(_) | FilesError::TooMany { .. } => (StatusCode::FORBIDDEN, IO),
+        FilesError::Illegal(_) => (StatusCode::FORBIDDEN, IO),
         FilesError::NotFound(_) | FilesError::IsAFolder(_) => {
             (StatusCode::NOT_FOUND, "java.io.FileNotFoundException")
         }
