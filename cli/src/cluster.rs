@@ -171,29 +171,24 @@ impl Cluster {
     /// Every application that matches, newest first, at most `limit`.
     pub(crate) async fn applications(
         &self,
-        states: &[String],
-        user: &str,
+        mut wanted: v1::ListApplicationsRequest,
         limit: usize,
     ) -> Result<Vec<v1::ApplicationReport>, Failure> {
         let mut all = Vec::new();
-        let mut page_token = String::new();
+        wanted.page_size = u32::try_from(limit)
+            .unwrap_or(PAGE_SIZE)
+            .clamp(1, PAGE_SIZE);
         loop {
-            let request = v1::ListApplicationsRequest {
-                states: states.to_vec(),
-                user: user.to_owned(),
-                page_size: u32::try_from(limit)
-                    .unwrap_or(PAGE_SIZE)
-                    .clamp(1, PAGE_SIZE),
-                page_token,
-            };
             let mut client = self.client();
-            let page = self.answer(client.list_applications(request)).await?;
+            let page = self
+                .answer(client.list_applications(wanted.clone()))
+                .await?;
             all.extend(page.applications);
             if page.next_page_token.is_empty() || all.len() >= limit {
                 all.truncate(limit);
                 return Ok(all);
             }
-            page_token = page.next_page_token;
+            wanted.page_token = page.next_page_token;
         }
     }
 

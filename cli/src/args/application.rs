@@ -24,12 +24,26 @@ pub(crate) enum AppCommand {
 #[derive(Debug, Args)]
 #[command(
     about = "Lists all known applications, newest first",
-    after_help = "Example:\n  bobbin app list --state RUNNING -o json"
+    after_help = "Examples:\n  \
+        bobbin app list --state RUNNING -o json\n  \
+        bobbin app list --queue night --tag etl,hourly --limit 20"
 )]
 pub(crate) struct AppListArgs {
     /// Only those in one of these states (NEW, ACCEPTED, RUNNING, FINISHED, FAILED, KILLED, ...)
     #[arg(long, value_name = "STATES", value_delimiter = ',', value_parser = state)]
     pub(crate) state: Vec<String>,
+    #[command(flatten)]
+    pub(crate) which: WhichArgs,
+    /// At most so many
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}
+
+/// Which applications: all conditions together
+#[derive(Debug, Default, Args)]
+pub(crate) struct WhichArgs {
     /// Only this user's
     #[arg(
         long,
@@ -38,11 +52,18 @@ pub(crate) struct AppListArgs {
         hide_default_value = true
     )]
     pub(crate) user: String,
-    /// At most so many
-    #[arg(long, value_name = "N")]
-    pub(crate) limit: Option<usize>,
-    #[command(flatten)]
-    pub(crate) format: FormatArgs,
+    /// Only in one of these queues
+    #[arg(long, value_name = "QUEUES", value_delimiter = ',', value_parser = parse::queue)]
+    pub(crate) queue: Vec<String>,
+    /// Only with one of these tags
+    #[arg(long, value_name = "TAGS", value_delimiter = ',', value_parser = parse::tag)]
+    pub(crate) tag: Vec<String>,
+    /// Only of one of these types (BOBBIN, SPARK, ...)
+    #[arg(long = "type", value_name = "TYPES", value_delimiter = ',', value_parser = parse::queue)]
+    pub(crate) application_type: Vec<String>,
+    /// Only with exactly this name
+    #[arg(long, value_name = "NAME", value_parser = parse::name)]
+    pub(crate) name: Option<String>,
 }
 
 fn state(text: &str) -> Result<String, String> {
@@ -54,12 +75,12 @@ fn state(text: &str) -> Result<String, String> {
 #[derive(Debug, Args)]
 #[command(
     about = "Shows one application: state, attempts, why it waits or how it ended",
-    after_help = "Example:\n  bobbin app status @last -o json"
+    after_help = "Of several, JSON and YAML are a list.\n\nExample:\n  bobbin app status @last -o json"
 )]
 pub(crate) struct AppStatusArgs {
-    /// The application
-    #[arg(value_name = "ID", value_parser = parse::id)]
-    pub(crate) id: String,
+    /// The applications
+    #[arg(value_name = "ID", required = true, value_parser = parse::id)]
+    pub(crate) ids: Vec<String>,
     #[command(flatten)]
     pub(crate) format: FormatArgs,
 }
@@ -96,12 +117,22 @@ pub(crate) struct AppContainersArgs {
 #[derive(Debug, Args)]
 #[command(
     about = "Kills applications; returns when every process of them is gone",
-    after_help = "Killing what has ended is fine.\n\nExample:\n  bobbin app kill 0007 0008"
+    after_help = "Killing what has ended is fine. With conditions instead of ids all of them hold \
+        together, and what has not ended is killed.\n\nExamples:\n  \
+        bobbin app kill 0007 0008\n  \
+        bobbin app kill --tag hourly --queue night"
 )]
 pub(crate) struct AppKillArgs {
     /// The applications
-    #[arg(value_name = "ID", required = true, value_parser = parse::id)]
+    #[arg(
+        value_name = "ID",
+        required_unless_present_any = ["user", "queue", "tag", "application_type", "name"],
+        conflicts_with_all = ["user", "queue", "tag", "application_type", "name"],
+        value_parser = parse::id
+    )]
     pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) which: WhichArgs,
     /// Return as soon as the kill is recorded
     #[arg(long)]
     pub(crate) no_wait: bool,
@@ -154,18 +185,18 @@ pub(crate) struct AppLogsArgs {
     pub(crate) tail: Option<u64>,
 }
 
-/// Waits until an application has ended
+/// Waits until applications have ended
 #[derive(Debug, Args)]
 #[command(
-    about = "Waits until an application has ended",
-    after_help = "Exit codes: 0 it succeeded, 1 it failed or was killed, 6 timed out.\n\n\
+    about = "Waits until applications have ended, all of them",
+    after_help = "Exit codes: 0 all succeeded, 1 one failed or was killed, 6 timed out.\n\n\
         Example:\n  bobbin app wait @last --timeout 10m"
 )]
 pub(crate) struct AppWaitArgs {
-    /// The application
-    #[arg(value_name = "ID", value_parser = parse::id)]
-    pub(crate) id: String,
-    /// Give up after so long: 90s, 10m
+    /// The applications
+    #[arg(value_name = "ID", required = true, value_parser = parse::id)]
+    pub(crate) ids: Vec<String>,
+    /// Give up after so long, counted once for all: 90s, 10m
     #[arg(long, value_name = "DURATION", value_parser = parse::duration)]
     pub(crate) timeout: Option<Duration>,
 }

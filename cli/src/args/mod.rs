@@ -7,6 +7,7 @@ mod submit;
 pub(crate) use application::{
     AppCommand, AppContainersArgs, AppIdArgs, AppKillArgs, AppListArgs, AppLogsArgs, AppMoveArgs,
     AppPriorityArgs, AppStatusArgs, AppWaitArgs, NodeCommand, NodeListArgs, NodeStatusArgs,
+    WhichArgs,
 };
 pub(crate) use host::{
     ClientConfigArgs, CompletionsArgs, DoctorArgs, DownArgs, Role, TokenCommand, TokenCreateArgs,

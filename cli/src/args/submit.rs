@@ -139,8 +139,8 @@ pub(crate) struct SubmitArgs {
     #[arg(long, value_name = "FILES", value_delimiter = ',')]
     pub(crate) files: Vec<String>,
 
-    /// Archives to have unpacked beside the driver, in a folder of the archive's name; zip, jar, tar,
-    /// tgz, tar.zst
+    /// Archives to have unpacked beside the driver, in a folder of the archive's name; FILE#NAME gives
+    /// another; zip, jar, tar, tgz, tar.zst
     #[arg(long, value_name = "FILES", value_delimiter = ',')]
     pub(crate) archives: Vec<String>,
 
@@ -151,6 +151,15 @@ pub(crate) struct SubmitArgs {
     /// A variable of the driver's environment: K=V, or K for the value it has here; may be repeated
     #[arg(long, value_name = "K=V", value_parser = parse::environment)]
     pub(crate) env: Vec<(String, String)>,
+
+    /// A file with one K=V or K a line, as --env takes them, and # before comments; --env counts more
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+
+    /// A file with one setting a line, KEY=VALUE or KEY VALUE, and # before comments; --conf counts
+    /// more
+    #[arg(long, value_name = "FILE")]
+    pub(crate) properties_file: Option<PathBuf>,
 
     /// Words to find it by, separated by commas
     #[arg(long, value_name = "TAGS", value_delimiter = ',', value_parser = parse::tag)]

@@ -4,6 +4,7 @@ use bobbin_proto::v1;
 
 use crate::args::{
     AppContainersArgs, AppIdArgs, AppListArgs, AppMoveArgs, AppPriorityArgs, AppStatusArgs,
+    WhichArgs,
 };
 use crate::cluster::Cluster;
 use crate::exit_codes::DONE;
@@ -13,16 +14,38 @@ use crate::output::{self, Application, Attempt, Container};
 pub(crate) async fn list(args: &AppListArgs, rm: Option<&str>) -> Outcome {
     let cluster = Cluster::connect(rm).await?;
     let limit = args.limit.unwrap_or(usize::MAX);
-    let reports = cluster.applications(&args.state, &args.user, limit).await?;
+    let wanted = v1::ListApplicationsRequest {
+        states: args.state.clone(),
+        ..wanted(&args.which)
+    };
+    let reports = cluster.applications(wanted, limit).await?;
     let list: Vec<_> = reports.into_iter().map(Application::in_list).collect();
     output::applications(&list, args.format.output)?;
     Ok(DONE)
 }
 
+/// The conditions as the resource manager takes them.
+pub(crate) fn wanted(which: &WhichArgs) -> v1::ListApplicationsRequest {
+    v1::ListApplicationsRequest {
+        user: which.user.clone(),
+        queues: which.queue.clone(),
+        application_types: which.application_type.clone(),
+        tags: which.tag.clone(),
+        name: which.name.clone().unwrap_or_default(),
+        ..v1::ListApplicationsRequest::default()
+    }
+}
+
 pub(crate) async fn status(args: &AppStatusArgs, rm: Option<&str>) -> Outcome {
     let cluster = Cluster::connect(rm).await?;
-    let report = cluster.application(&args.id).await?;
-    output::application(&Application::whole(report), args.format.output)?;
+    let mut reports = Vec::with_capacity(args.ids.len());
+    for id in &args.ids {
+        reports.push(Application::whole(cluster.application(id).await?));
+    }
+    match reports.as_slice() {
+        [one] => output::application(one, args.format.output)?,
+        several => output::whole_applications(several, args.format.output)?,
+    }
     Ok(DONE)
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bobbin_proto::v1;
 use bobbin_types::YarnApplicationState;
 use futures::StreamExt;
 use nix::sys::signal::{Signal, kill as signal};
@@ -119,7 +120,11 @@ async fn kill_all(cluster: &Cluster, wait: bool) -> Result<(), Failure> {
         .filter(|s| !s.is_ended())
         .map(|s| s.as_str().to_owned())
         .collect();
-    let running = cluster.applications(&states, "", usize::MAX).await?;
+    let wanted = v1::ListApplicationsRequest {
+        states,
+        ..v1::ListApplicationsRequest::default()
+    };
+    let running = cluster.applications(wanted, usize::MAX).await?;
     let kills = running.into_iter().map(|report| async move {
         kill(cluster, &report.id, wait, "the cluster was ended")
             .await

@@ -3,28 +3,42 @@
 use std::time::Duration;
 
 use bobbin_proto::v1;
+use bobbin_types::YarnApplicationState;
+use futures::StreamExt;
 
-use crate::args::AppKillArgs;
+use crate::args::{AppKillArgs, WhichArgs};
 use crate::cluster::{Cluster, about};
+use crate::commands::app::wanted;
 use crate::exit_codes::DONE;
 use crate::failure::{Failure, Kind, Outcome, is_connection};
 use crate::output;
 
 /// How long a resource manager that went away while it was waited for may be away.
 const AWAY_MAX: Duration = Duration::from_secs(60);
+/// Kills that are waited for at the same time.
+const KILLS_AT_ONCE: usize = 256;
 /// Between two tries to reach it.
 const RETRY: Duration = Duration::from_millis(200);
 
 pub(crate) async fn run(args: &AppKillArgs, rm: Option<&str>, quiet: bool) -> Outcome {
     let cluster = Cluster::connect(rm).await?;
-    // All are asked for at once: each waits for its own containers. Every id is tried, and the first
+    let ids = if args.ids.is_empty() {
+        matching(&cluster, &args.which).await?
+    } else {
+        args.ids.clone()
+    };
+    if ids.is_empty() && !quiet {
+        output::note("nothing that has not ended is meant");
+    }
+    // Many are asked for at once: each waits for its own containers. Every id is tried, and the first
     // failure is the command's.
     let mut first = None;
-    let kills = args
-        .ids
-        .iter()
-        .map(|id| kill(&cluster, id, !args.no_wait, &args.reason));
-    for (id, result) in args.ids.iter().zip(futures::future::join_all(kills).await) {
+    let kills = ids.iter().map(|id| {
+        let kill = kill(&cluster, id, !args.no_wait, &args.reason);
+        async move { (id, kill.await) }
+    });
+    let mut kills = futures::stream::iter(kills).buffered(KILLS_AT_ONCE);
+    while let Some((id, result)) = kills.next().await {
         match result {
             Ok(answer) if quiet => drop(answer),
             Ok(answer) => output::note(&words(&answer, args.no_wait)),
@@ -33,6 +47,17 @@ pub(crate) async fn run(args: &AppKillArgs, rm: Option<&str>, quiet: bool) -> Ou
         }
     }
     first.map_or(Ok(DONE), Err)
+}
+
+/// What the conditions mean and has not ended.
+async fn matching(cluster: &Cluster, which: &WhichArgs) -> Result<Vec<String>, Failure> {
+    let live = YarnApplicationState::ALL.iter().filter(|s| !s.is_ended());
+    let wanted = v1::ListApplicationsRequest {
+        states: live.map(|s| s.as_str().to_owned()).collect(),
+        ..wanted(which)
+    };
+    let found = cluster.applications(wanted, usize::MAX).await?;
+    Ok(found.into_iter().map(|report| report.id).collect())
 }
 
 fn words(answer: &v1::KillApplicationResponse, no_wait: bool) -> String {

@@ -102,6 +102,17 @@ pub(crate) fn application(one: &Application, format: Format) -> Result<(), Failu
     print(one, format, |color| table::application(one, now_ms, color))
 }
 
+/// Of several applications all there is to know: below each other, with a line between.
+pub(crate) fn whole_applications(list: &[Application], format: Format) -> Result<(), Failure> {
+    let now_ms = bobbin_service::wall_now().0;
+    print(&list, format, |color| {
+        let each = list
+            .iter()
+            .map(|one| table::application(one, now_ms, color));
+        each.collect::<Vec<_>>().join("\n")
+    })
+}
+
 pub(crate) fn attempts(list: &[Attempt], format: Format) -> Result<(), Failure> {
     print(&list, format, |color| table::attempts(list, color))
 }

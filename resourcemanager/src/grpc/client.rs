@@ -226,6 +226,10 @@ impl Client for ClientService {
         let filter = ApplicationFilter {
             states: states.collect::<Result<_, _>>().map_err(malformed)?,
             users: optional("user", &wanted.user)?.into_iter().collect(),
+            queues: wanted.queues.into_iter().collect(),
+            types: wanted.application_types.into_iter().collect(),
+            tags: wanted.tags.into_iter().collect(),
+            name: Some(wanted.name).filter(|name| !name.is_empty()),
             ..ApplicationFilter::default()
         };
         let after = optional("page_token", &wanted.page_token)?;

@@ -15,4 +15,5 @@ mod probes;
 mod refusals;
 mod restarts;
 mod sandbox;
+mod several;
 mod units;

@@ -166,7 +166,7 @@ fn executors_come_with_the_load_and_go_when_idle() {
         }
     });
     std::fs::write(cluster.dir().join("shared/go"), "").unwrap();
-    cluster.wait_state(&id, "FINISHED");
+    let _ = cluster.wait_state(&id, "FINISHED");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod cluster_mode;
 mod interrupt;
 mod local_mode;
 mod plan;
+mod text_files;
 mod upload;
 
 pub(crate) use interrupt::Interrupts;

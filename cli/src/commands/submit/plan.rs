@@ -10,6 +10,7 @@ use bobbin_types::{
     LOCAL_RESOURCES_MAX, SETTINGS_MAX, TAGS_MAX,
 };
 
+use super::text_files;
 use crate::args::{DeployMode, Master, SubmitArgs};
 use crate::failure::{Failure, Kind, io_words};
 use crate::parse;
@@ -53,7 +54,8 @@ impl Plan {
     /// The first thing that is wrong, named; nothing has been sent.
     pub(crate) fn new(args: &SubmitArgs) -> Result<Plan, Failure> {
         check_sizes(args)?;
-        let environment: BTreeMap<_, _> = args.env.iter().cloned().collect();
+        let mut environment = text_files::environment(&args.env_file)?;
+        environment.extend(args.env.iter().cloned());
         check_environment(&environment)?;
         let settings = settings(args)?;
         let mut resources = Resources::default();
@@ -169,7 +171,7 @@ fn too_long(words: &str) -> Failure {
 fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), Failure> {
     if environment.len() > ENVIRONMENT_MAX {
         return Err(Failure::usage(format!(
-            "--env names {} variables, at most {ENVIRONMENT_MAX} are allowed",
+            "--env and --env-file name {} variables, at most {ENVIRONMENT_MAX} are allowed",
             environment.len()
         )));
     }
@@ -192,7 +194,11 @@ const HAVE_FLAGS: [(&str, &str); 3] = [
 
 fn settings(args: &SubmitArgs) -> Result<BTreeMap<String, String>, Failure> {
     let mut settings = BTreeMap::new();
-    for (key, value) in &args.conf {
+    let of_file = match &args.properties_file {
+        Some(path) => text_files::properties(path)?,
+        None => Vec::new(),
+    };
+    for (key, value) in of_file.iter().chain(&args.conf) {
         if let Some((_, flag)) = HAVE_FLAGS.iter().find(|(name, _)| name == key) {
             return Err(
                 Failure::usage(format!("the setting '{key}' has a flag of its own"))
@@ -203,7 +209,7 @@ fn settings(args: &SubmitArgs) -> Result<BTreeMap<String, String>, Failure> {
     }
     if settings.len() > SETTINGS_MAX {
         return Err(Failure::usage(format!(
-            "--conf has {} settings, at most {SETTINGS_MAX} are allowed",
+            "--conf and --properties-file have {} settings, at most {SETTINGS_MAX} are allowed",
             settings.len()
         )));
     }
