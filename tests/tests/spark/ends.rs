@@ -4,7 +4,9 @@ use bobbin_tests::{Run, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::spark::{JOB_SECONDS, Spark, SparkCluster, java_processes, job, needed, processes_of};
+use crate::spark::{
+    JOB_SECONDS, Spark, SparkCluster, java_processes, job, needed, processes_of, wait_gone,
+};
 
 const DRIVER: &str = "org.apache.spark.deploy.yarn.ApplicationMaster";
 const EXECUTOR: &str = "org.apache.spark.executor.YarnCoarseGrainedExecutorBackend";
@@ -60,7 +62,7 @@ fn a_killed_cluster_mode_driver_is_relaunched_and_the_job_ends() {
         .collect();
     assert!(old.iter().all(|c| c["exit_status"] != 0), "{old:?}");
     assert!(!first.is_empty());
-    assert_eq!(processes_of(&id), Vec::<String>::new());
+    wait_gone(&id);
 }
 
 #[test]
@@ -126,14 +128,7 @@ fn a_killed_client_mode_driver_leaves_nothing_running() {
     }
     assert_eq!(killed, 1, "the driver is {driver}");
     assert_eq!(started.wait(), 137);
-    wait_for("everything of the application to be gone", 60, || {
-        let left = processes_of(&id);
-        if left.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("{left:#?}"))
-        }
-    });
+    wait_gone(&id);
     let status = on.cluster.status(&id);
     assert_ne!(status["state"], "RUNNING", "{status}");
 }

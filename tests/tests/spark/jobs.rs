@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::spark::{
-    DATA, Ended, Spark, SparkCluster, http_get, installed, job, needed, processes_of,
-};
+use crate::spark::{DATA, Ended, Spark, SparkCluster, http_get, installed, job, needed, wait_gone};
 
 const MODES: [&str; 2] = ["client", "cluster"];
 
@@ -22,11 +20,10 @@ fn check_pi(ended: &Ended) {
 
 #[track_caller]
 fn check_application(on: &SparkCluster, ended: &Ended, final_status: &str) {
-    let status = on.cluster.status(&ended.id);
-    assert_eq!(status["state"], "FINISHED", "{status}");
+    wait_gone(&ended.id);
+    let status = on.cluster.wait_state(&ended.id, "FINISHED");
     assert_eq!(status["final_status"], final_status, "{status}");
     assert_eq!(status["application_type"], "SPARK", "{status}");
-    assert_eq!(processes_of(&ended.id), Vec::<String>::new());
 }
 
 /// The command of Spark's manual, with no setting at all: the jars are zipped and uploaded by Spark.
@@ -230,7 +227,7 @@ fn exit_codes_tell_how_the_program_ended_and_unmanaged_masters_work() {
     assert!(on.logs(&ended.id).contains("the program's own mistake"));
     // In client mode the exit status is the program's own.
     let ended = on.run("client", &[&failing, "7"], 7);
-    assert_eq!(processes_of(&ended.id), Vec::<String>::new());
+    wait_gone(&ended.id);
     unmanaged(&on);
     // A token of no application gets nothing: the door answers, the client ends at once.
     let (status, _) = http_get(&format!("{}/ws/v1/cluster/info", on.web()));

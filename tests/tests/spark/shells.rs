@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bobbin_tests::wait_for;
 
-use crate::spark::{JOB_SECONDS, Spark, SparkCluster, needed, processes_of};
+use crate::spark::{JOB_SECONDS, Spark, SparkCluster, needed, wait_gone};
 
 /// A shell behind a pseudo terminal of `script(1)`; ended when dropped.
 #[derive(Debug)]
@@ -116,14 +116,7 @@ fn both_shells_answer_on_a_terminal() {
     let id = application(&on);
     python.types("exit()");
     assert_eq!(python.ends(), 0, "{}", python.shown());
-    wait_for("the shell's application to be gone", 60, || {
-        let left = processes_of(&id);
-        if left.is_empty() {
-            Ok(())
-        } else {
-            Err(format!("{left:#?}"))
-        }
-    });
+    wait_gone(&id);
     assert_eq!(
         on.cluster.wait_state(&id, "FINISHED")["final_status"],
         "SUCCEEDED"

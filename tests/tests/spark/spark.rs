@@ -464,6 +464,20 @@ pub(crate) fn processes_of(id: &str) -> Vec<String> {
     found
 }
 
+/// Waits until nothing of an application runs any more: in client mode its master ends a moment after
+/// the driver.
+#[track_caller]
+pub(crate) fn wait_gone(id: &str) {
+    wait_for(&format!("everything of {id} to be gone"), 60, || {
+        let left = processes_of(id);
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:#?}"))
+        }
+    });
+}
+
 /// A plain GET; status and body. `url` is `http://host:port/path`.
 pub(crate) fn http_get(url: &str) -> (u16, String) {
     let rest = url.strip_prefix("http://").unwrap();
