@@ -199,4 +199,17 @@ mod tests {
         assert!(words(|r| r.timestamp = Some(-5)).contains("timestamp is -5"));
         assert!(words(|r| r.resource = None).contains("resource: is missing"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_context_is_survived(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+        ) {
+            if let Ok(wire) = bobbin_hadoop::wire::decode(bytes::Bytes::from(bytes))
+                && let Ok(launch) = launch_context(wire)
+            {
+                let _ = crate::launch::problem(&launch);
+            }
+        }
+    }
 }

@@ -266,4 +266,29 @@ mod tests {
             self.master_key_id = Some(id);
         }
     }
+
+    proptest::proptest! {
+        /// Whatever a token holds: it is refused in words, or says what its signer wrote.
+        #[test]
+        fn any_token_is_survived(
+            identifier in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80),
+            flip in proptest::prelude::any::<(usize, u8)>(),
+        ) {
+            let keys = keys("node1:8041");
+            let bytes = Bytes::from(identifier);
+            let _ = master(&keys, &node(), &bytes);
+            let good = keys.issue(container_token(), "");
+            let mut token = Token {
+                identifier: bytes,
+                ..good.clone()
+            };
+            proptest::prop_assert!(container(&keys, &node(), Some(&token)).is_err());
+            let mut altered = good.identifier.to_vec();
+            let at = flip.0 % altered.len();
+            altered[at] ^= flip.1;
+            let is_same = altered == good.identifier;
+            token.identifier = altered.into();
+            proptest::prop_assert_eq!(container(&keys, &node(), Some(&token)).is_ok(), is_same);
+        }
+    }
 }

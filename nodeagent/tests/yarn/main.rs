@@ -643,3 +643,37 @@ async fn a_running_container_gets_another_size_and_more_files() {
         format!("more text\n{}\n", 100 << 20)
     );
 }
+
+/// A restarted agent knows what runs and whose it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_and_their_masters_outlive_the_agent() {
+    if skip("a restart") {
+        return;
+    }
+    let (mut rm, mut agent) = pair().await;
+    let name = container(2);
+    let attempt = id(&name).attempt;
+    let mut ipc = master(&rm, &agent, attempt).await;
+    let token = keys(&rm, &agent).issue(grant(&agent, &name, 64), "");
+    let text = "touch $LOCAL_DIRS/kept; trap \"echo saved\" TERM; echo up; \
+                while :; do sleep 0.05; done";
+    start(&mut ipc, script(text), token.clone()).await.unwrap();
+    rm.expect_started(&name).await;
+    eventually("the program", || log_exists(&agent, &name, "up")).await;
+    agent.kill_9();
+    agent.restart();
+    let found = rm.expect_registration().await.containers;
+    assert_eq!(found.len(), 1, "{found:?}");
+    let mut ipc = master(&rm, &agent, attempt).await;
+    let again = start(&mut ipc, script("echo twice"), token)
+        .await
+        .unwrap_err();
+    assert!(again.message.contains("already is running"), "{again:?}");
+    let running = status(&mut ipc, &name).await.unwrap();
+    assert_eq!(running.state(), yarn::ContainerState::CRunning);
+    assert!(appcache(&agent).join("local/kept").exists());
+    stop(&mut ipc, &name).await.unwrap();
+    assert_eq!(rm.expect_exit(&name).await.exit_status, Some(-105));
+    assert!(log_exists(&agent, &name, "saved"));
+    assert!(agent.processes_of(&name).is_empty());
+}
