@@ -116,6 +116,8 @@ pub(crate) struct Attempt {
     pub(crate) host: String,
     pub(crate) rpc_port: i32,
     pub(crate) tracking_url: String,
+    /// How often these went on record.
+    pub(crate) registrations: u32,
     pub(crate) started: Option<WallMillis>,
     pub(crate) finished: Option<WallMillis>,
     /// When its master last said something, or lost its stream.
@@ -152,6 +154,7 @@ impl Attempt {
             host: String::new(),
             rpc_port: -1,
             tracking_url: String::new(),
+            registrations: 0,
             started: None,
             finished: None,
             last_heard: Millis(0),

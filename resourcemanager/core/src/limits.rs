@@ -43,6 +43,8 @@ pub const SETTINGS_BYTES_MAX: usize = 256 << 10;
 /// Secrets of a launch context, and bytes of all of them.
 pub const SECRETS_MAX: usize = 100;
 pub const SECRETS_BYTES_MAX: usize = 256 << 10;
+/// How often it goes on record where an attempt's master is; further changes are lost by a restart.
+pub const REGISTRATIONS_RECORDED_MAX: u32 = 100;
 /// Hosts on which one attempt wants no containers.
 pub const BLACKLIST_MAX: usize = 1_000;
 /// Containers one message of a master may want to have another size.

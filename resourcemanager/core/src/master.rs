@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bobbin_types::{
     ASKS_PER_APPLICATION_MAX, ApplicationState, AttemptId, CONTAINERS_PER_ASK_MAX, ContainerId,
-    ContainerState, ExitStatus, Millis,
+    ContainerState, ExitStatus, Millis, Resource,
 };
 
 use crate::application::{ApplicationInput, Wanted};
@@ -16,7 +16,9 @@ use crate::authority::{Object, Operation, Principal, may};
 use crate::container::{ContainerInput, completed};
 use crate::event::{Ask, AskKey, Finish, MasterRegistration, SessionId};
 use crate::launch::LaunchContract;
-use crate::limits::{CONTAINERS_PER_MESSAGE_MAX, TEXT_BYTES_MAX, WORD_BYTES_MAX};
+use crate::limits::{
+    CONTAINERS_PER_MESSAGE_MAX, REGISTRATIONS_RECORDED_MAX, TEXT_BYTES_MAX, WORD_BYTES_MAX,
+};
 use crate::liveness::DeadlineKey;
 use crate::manager::ResourceManager;
 use crate::queue::{DEFAULT_RACK, Reach, WaitingDemand};
@@ -167,7 +169,6 @@ impl ResourceManager {
         registration: &MasterRegistration,
         effects: &mut Vec<Effect>,
     ) {
-        let wall = self.wall;
         let Some(attempt) = self.current_attempt_mut(id) else {
             return;
         };
@@ -179,16 +180,30 @@ impl ResourceManager {
         attempt.rpc_port = registration.rpc_port;
         attempt.tracking_url.clone_from(&registration.tracking_url);
         if is_new {
-            effects.push(Effect::Persist(Record::AttemptRegistered {
-                attempt: id,
-                host: registration.host.clone(),
-                rpc_port: registration.rpc_port,
-                tracking_url: registration.tracking_url.clone(),
-                wall,
-            }));
+            self.record_registration(id, effects);
         }
         self.step_attempt(id, AttemptInput::MasterRegistered, effects);
         self.step_application(id.application, ApplicationInput::MasterRegistered, effects);
+    }
+
+    /// Puts on record where the master is. One that keeps changing it writes no journal full.
+    fn record_registration(&mut self, id: AttemptId, effects: &mut Vec<Effect>) {
+        let wall = self.wall;
+        let Some(attempt) = self.current_attempt_mut(id) else {
+            return;
+        };
+        attempt.registrations += 1;
+        if attempt.registrations > REGISTRATIONS_RECORDED_MAX {
+            attempt.registrations = REGISTRATIONS_RECORDED_MAX;
+            return;
+        }
+        effects.push(Effect::Persist(Record::AttemptRegistered {
+            attempt: id,
+            host: attempt.host.clone(),
+            rpc_port: attempt.rpc_port,
+            tracking_url: attempt.tracking_url.clone(),
+            wall,
+        }));
     }
 
     fn master_registered(&self, attempt: AttemptId) -> MasterRegistered {
@@ -473,7 +488,7 @@ impl ResourceManager {
             });
         }
         if ask.count > 0 {
-            self.check_size(&key.capability)?;
+            self.check_asked_size(&key.capability)?;
         }
         match key.place.as_str() {
             "*" | DEFAULT_RACK => Ok(Reach::Anywhere),
@@ -481,6 +496,15 @@ impl ResourceManager {
             place if place.starts_with('/') => Err(Refusal::UnknownRack(place.to_owned())),
             host if ask.relax_locality => Ok(Reach::Prefer(host.to_owned())),
             host => Ok(Reach::Only(host.to_owned())),
+        }
+    }
+
+    /// While nodes are awaited after a restart nobody knows what is too large: a master that repeats
+    /// its asks before they are back must not be refused for it.
+    fn check_asked_size(&self, size: &Resource) -> Result<(), Refusal> {
+        match self.check_size(size) {
+            Err(Refusal::LargerThanLargestNode { .. }) if !self.awaited_nodes.is_empty() => Ok(()),
+            checked => checked,
         }
     }
 
@@ -636,7 +660,6 @@ impl ResourceManager {
 
     /// Its user interface is elsewhere now. One that cannot be is not taken over.
     fn set_tracking_url(&mut self, id: AttemptId, url: String, effects: &mut Vec<Effect>) {
-        let wall = self.wall;
         let is_well = bobbin_types::check_text("tracking URL", &url, TEXT_BYTES_MAX).is_ok();
         let Some(attempt) = self.current_attempt_mut(id) else {
             return;
@@ -645,13 +668,7 @@ impl ResourceManager {
             return;
         }
         attempt.tracking_url = url;
-        effects.push(Effect::Persist(Record::AttemptRegistered {
-            attempt: id,
-            host: attempt.host.clone(),
-            rpc_port: attempt.rpc_port,
-            tracking_url: attempt.tracking_url.clone(),
-            wall,
-        }));
+        self.record_registration(id, effects);
         self.pending.changed.insert(id.application);
     }
 }

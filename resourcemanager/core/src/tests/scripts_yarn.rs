@@ -144,6 +144,26 @@ fn a_blacklist_is_its_own_applications() {
 }
 
 #[test]
+fn a_master_that_keeps_moving_does_not_fill_the_journal() {
+    let mut world = ran(TWO_NODES);
+    let recorded = |world: &World| world.journal.len();
+    let before = recorded(&world);
+    for number in 0..200 {
+        let attempt = attempt(1, 1);
+        let session = world.master_sessions[&attempt];
+        world.handle(crate::Event::MasterHeartbeat {
+            attempt,
+            session,
+            progress_permille: 1,
+            tracking_url: Some(format!("http://m:{number}")),
+        });
+    }
+    assert_eq!(recorded(&world) - before, 99);
+    let report = world.rm.attempt_report(attempt(1, 1)).unwrap();
+    assert_eq!(report.tracking_url, "http://m:199");
+}
+
+#[test]
 fn a_blacklist_has_a_limit() {
     let mut world = ran(TWO_NODES);
     world.transcript.clear();
@@ -656,6 +676,63 @@ fn containers_grow_and_shrink() {
             resized 1.1#3 1536
             update 1.1 less 1.1#3 7 1024
                 1.1 <- refused: container_e01_1000_0001_01_000003 is at version 8, not 7
+        "#]],
+    );
+}
+
+#[test]
+fn a_wish_is_not_too_large_while_its_node_is_awaited() {
+    check(
+        "node a 4096 4
+         node b 8192 4
+         submit yarn
+         started 1.1#1
+         attach-yarn 1.1
+         restart
+         node a 4096 4 1.1#1
+         attach-yarn 1.1
+         ask 1.1 1 6000 1
+         node b 8192 4
+         ask 1.1 1 9000 1",
+        &expect![[r#"
+            node a 4096 4
+                persist known a
+                a: NEW -> RUNNING
+                a <- registered
+            node b 8192 4
+                persist known b
+                b: NEW -> RUNNING
+                b <- registered
+            submit yarn
+                persist submitted 1
+                1: NEW -> SUBMITTED
+                1: SUBMITTED -> ACCEPTED
+                1.1: NEW -> SCHEDULED
+                reply submitted 1
+                1.1: SCHEDULED -> ALLOCATED
+                persist started 1.1
+                a <- start 1.1#1
+                1.1: ALLOCATED -> LAUNCHED
+            started 1.1#1
+            attach-yarn 1.1
+                persist registered 1.1
+                1.1: LAUNCHED -> RUNNING
+                1: ACCEPTED -> RUNNING
+                1.1 <- registered
+            restart
+                persist epoch 2
+            node a 4096 4 1.1#1
+                a: NEW -> RUNNING
+                a <- registered
+            attach-yarn 1.1
+                1.1 <- registered
+            ask 1.1 1 6000 1
+            node b 8192 4
+                b: NEW -> RUNNING
+                b <- registered
+                1.1 <- granted e2.1.1#1@b
+            ask 1.1 1 9000 1
+                1.1 <- refused: 9000 MiB, 1 vcore is more than any node has; the largest nodes have 8192 MiB, 4 vcores (kind by kind, 2 nodes)
         "#]],
     );
 }
