@@ -312,10 +312,9 @@ fn leads_to(address: SocketAddr, door: &str) -> bool {
     found.map_or(true, |mut found| {
         found.any(|found| {
             let own = found.ip().to_canonical();
-            own == ip
-                || own.is_unspecified()
-                // All addresses of this host are one host.
-                || (target::is_local(own) && target::is_local(ip))
+            // All addresses of this host are one host, and one that stands for all is its own.
+            let is_here = own.is_unspecified() || target::is_local(own);
+            own == ip || (is_here && target::is_local(ip))
         })
     })
 }
@@ -333,6 +332,7 @@ mod tests {
         assert!(leads_to(address("[::1]:8042"), "127.0.0.1:8042"));
         assert!(leads_to(address("192.0.2.7:8042"), "192.0.2.7:8042"));
         assert!(!leads_to(address("192.0.2.8:8042"), "192.0.2.7:8042"));
+        assert!(!leads_to(address("192.0.2.8:8042"), "0.0.0.0:8042"));
         assert!(!leads_to(address("127.0.0.1:4040"), "127.0.0.1:8042"));
         assert!(!leads_to(address("127.0.0.1:4040"), ""));
     }
