@@ -277,6 +277,16 @@ fn container_state(state: ContainerState) -> yarn::ContainerState {
     }
 }
 
+/// What is said to be the largest container. While no node has registered nobody knows, and Spark
+/// would refuse to submit anything against a maximum of zero.
+pub(crate) fn maximum(largest: Resource) -> Resource {
+    if largest == Resource::default() {
+        Resource::new(i32::MAX.cast_unsigned().into(), i32::MAX.cast_unsigned())
+    } else {
+        largest
+    }
+}
+
 pub(crate) fn node(report: &NodeReport) -> yarn::NodeReport {
     let memory_mib = i32::try_from(report.memory_used_mib).unwrap_or(i32::MAX);
     let measured = yarn::ResourceUtilization {

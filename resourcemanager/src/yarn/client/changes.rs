@@ -4,7 +4,7 @@ use bobbin_hadoop::convert::required;
 use bobbin_hadoop::exceptions::{ExceptionClass, RpcException};
 use bobbin_hadoop::proto::yarn;
 use bobbin_rm_core::{ContainerSignal, Object, Operation};
-use bobbin_types::{ApplicationState, AttemptId, ContainerId, Resource};
+use bobbin_types::{ApplicationState, AttemptId, ContainerId};
 
 use super::submit::{queue, submission};
 use super::{ClientService, application_id};
@@ -13,11 +13,6 @@ use crate::requests::NewApplication;
 use crate::yarn::caller::Client;
 use crate::yarn::exceptions::{denied, failed, malformed};
 use crate::yarn::{iso_time, report};
-
-/// What a client is told to be the largest container while no node has registered: nobody knows yet,
-/// and Spark would refuse to submit anything against a maximum of zero.
-const UNKNOWN_MAXIMUM: Resource =
-    Resource::new(i32::MAX.cast_unsigned() as u64, i32::MAX.cast_unsigned());
 
 impl ClientService {
     pub(super) async fn get_new_application(
@@ -33,11 +28,7 @@ impl ClientService {
             largest_container,
             ..
         } = new.map_err(|e| failed(&e))?;
-        let maximum = if largest_container == Resource::default() {
-            UNKNOWN_MAXIMUM
-        } else {
-            largest_container
-        };
+        let maximum = report::maximum(largest_container);
         Ok(yarn::GetNewApplicationResponse {
             application_id: Some(application.into()),
             maximum_capability: Some(report::resource(&maximum)),

@@ -31,7 +31,9 @@ impl Writer<'_> {
         let mut mint = self.minter.for_nodes();
         let inherited = &registered.containers_from_previous_attempts;
         yarn::RegisterApplicationMasterResponse {
-            maximum_capability: Some(write_resource(&registered.largest_container, &[])),
+            maximum_capability: Some(report::resource(&report::maximum(
+                registered.largest_container,
+            ))),
             client_to_am_token_master_key: Some(Bytes::from(
                 self.minter.client_to_am_key(self.attempt),
             )),

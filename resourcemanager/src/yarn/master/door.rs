@@ -23,7 +23,7 @@ use crate::yarn::exceptions::denied;
 
 /// Calls of one master that wait for each other; an honest one has one.
 const CALLS_PER_MASTER_MAX: usize = 64;
-/// Masters are looked through for those that are over when there are so many, then at each doubling.
+/// Masters are looked through for those that can be forgotten when there are so many, then at each doubling.
 const SWEEP_MIN: usize = 64;
 
 /// A proven master.
@@ -138,7 +138,7 @@ impl Masters {
         {
             // One with a call under way is not over for its caller.
             self.entries
-                .retain(|_, entry| entry.master.try_lock().map_or(true, |mut m| !m.is_over()));
+                .retain(|_, entry| entry.master.try_lock().map_or(true, |mut m| !m.is_idle()));
             self.swept = self.entries.len();
         }
         let entry = self.entries.entry(attempt).or_insert_with(|| {

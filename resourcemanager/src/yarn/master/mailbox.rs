@@ -286,10 +286,13 @@ impl Mailbox {
         self.refusal.get_or_insert(refused);
     }
 
-    /// Whether the master was told, when it registered, that there is something so large.
+    /// Whether the master was told, when it registered, that there is something so large; before any
+    /// node has registered nobody knows.
     fn was_told_of(&self, size: &Resource) -> bool {
         let told = self.registered.as_ref().map(|told| told.largest_container);
-        told.is_some_and(|largest| largest.checked_sub(size).is_some())
+        told.is_some_and(|largest| {
+            largest == Resource::default() || largest.checked_sub(size).is_some()
+        })
     }
 
     /// The session with the core has ended; what was said in it was received before.
@@ -418,9 +421,18 @@ impl Mailbox {
         self.is_finished
     }
 
-    /// Nothing will be said in this mailbox any more.
-    pub(crate) fn is_over(&self) -> bool {
-        matches!(self.stage, Stage::Over { .. })
+    /// A new mailbox would serve as well: nothing waits in it, and the master is not registered.
+    pub(crate) fn is_idle(&self) -> bool {
+        match self.stage {
+            Stage::Over { .. } => true,
+            Stage::Registered => false,
+            Stage::Unregistered => {
+                self.granted.is_empty()
+                    && self.completed.is_empty()
+                    && self.unacknowledged.is_empty()
+                    && self.inherited.is_empty()
+            }
+        }
     }
 }
 

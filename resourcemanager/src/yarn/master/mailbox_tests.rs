@@ -255,16 +255,16 @@ fn what_is_over_ends_the_master_and_stays_over() {
         assert!(refused.to_string().ends_with("attempt 2 follows"));
         assert_eq!(class(refused), ExceptionClass::ApplicationAttemptNotFound);
     }
-    assert!(mailbox.is_over());
+    assert!(mailbox.is_idle());
 }
 
 #[test]
 fn a_session_that_ends_behind_the_farewell_is_the_end() {
     let mut mailbox = registered();
     mailbox.receive(MasterMessage::FinishAcknowledged);
-    assert!(mailbox.is_finished() && !mailbox.is_over());
+    assert!(mailbox.is_finished() && !mailbox.is_idle());
     mailbox.session_ended();
-    assert!(mailbox.is_over());
+    assert!(mailbox.is_idle());
 }
 
 #[test]

@@ -63,10 +63,10 @@ impl Master {
         self.mailbox.session_ended();
     }
 
-    /// Whether nothing will ever be said to it again.
-    pub(super) fn is_over(&mut self) -> bool {
+    /// Whether nothing is lost if it is forgotten.
+    pub(super) fn is_idle(&mut self) -> bool {
         self.drain();
-        self.mailbox.is_over()
+        self.mailbox.is_idle()
     }
 
     /// `registerApplicationMaster`.
