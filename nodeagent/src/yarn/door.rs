@@ -490,6 +490,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_names_every_method() {
+        let page = include_str!("../../../docs/reference/yarn-containers.md");
+        for method in ContainerMethod::ALL {
+            let name = format!("`{}`", method.name());
+            assert!(
+                page.contains(&name),
+                "docs/reference/yarn-containers.md lacks {name}"
+            );
+        }
+    }
+
+    #[test]
     fn a_flood_of_refusals_is_told_in_few_lines() {
         let seldom = Seldom::new();
         let now = Instant::now();

@@ -18,11 +18,17 @@ fn refused(words: impl Into<String>) -> RpcException {
 /// A launch context with YARN's contract; nothing in it is expanded yet.
 ///
 /// # Errors
-/// A local resource that cannot be had, with its name. Everything else is looked at where the native
+/// A retry policy; a local resource that cannot be had, with its name. Everything else is looked at where the native
 /// contexts are (`launch::problem`).
 pub(super) fn launch_context(
     wire: yarn::ContainerLaunchContext,
 ) -> Result<v1::LaunchContext, RpcException> {
+    let retries = wire.container_retry_context.as_ref();
+    if retries.is_some_and(|r| r.retry_policy() != yarn::ContainerRetryPolicy::NeverRetry) {
+        return Err(refused(
+            "the launch context has a retry policy: a container of Bobbin runs once; start another one",
+        ));
+    }
     let named = |entry: yarn::StringStringMap| {
         (
             entry.key.unwrap_or_default(),
@@ -195,6 +201,14 @@ mod tests {
         let words = |change: fn(&mut yarn::LocalResource)| {
             local_resource(resource("r", change)).unwrap_err().message
         };
+        let retried = launch_context(yarn::ContainerLaunchContext {
+            container_retry_context: Some(yarn::ContainerRetryContext {
+                retry_policy: Some(yarn::ContainerRetryPolicy::RetryOnAllErrors.into()),
+                ..yarn::ContainerRetryContext::default()
+            }),
+            ..yarn::ContainerLaunchContext::default()
+        });
+        assert!(retried.unwrap_err().message.contains("runs once"));
         assert!(words(|r| r.r#type = Some(3)).contains("PATTERN"));
         assert!(words(|r| r.timestamp = Some(-5)).contains("timestamp is -5"));
         assert!(words(|r| r.resource = None).contains("resource: is missing"));
