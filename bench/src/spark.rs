@@ -20,8 +20,16 @@ use crate::stats::{Summary, median_ratio, summary};
 #[derive(Debug, clap::Args)]
 pub(crate) struct SparkArguments {
     /// Measured rounds; each runs every contender once with every program.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     rounds: usize,
+    /// What is run: pi.py, flights.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "pi.py,flights",
+        value_parser = PROGRAMS
+    )]
+    programs: Vec<String>,
     /// A virtual environment with pyspark, as tests/spark-install makes it.
     #[arg(long, default_value = "target/spark-3.5.4")]
     spark: PathBuf,
@@ -38,6 +46,7 @@ pub(crate) struct SparkArguments {
 
 /// Folder of the cluster's file tree that holds jars and tables.
 const DATA: &str = "/tmp/spark-bench";
+const PROGRAMS: [&str; 2] = ["pi.py", "flights"];
 const FLOOR: &str = "local[2]";
 const CONTENDERS: [&str; 5] = [
     "bobbin cluster",
@@ -89,13 +98,20 @@ struct Stage {
 /// A part is missing, or a program fails.
 pub(crate) fn run(arguments: &SparkArguments) -> anyhow::Result<()> {
     let stage = Stage::set(arguments)?;
-    let report = stage.measure(arguments.rounds)?;
+    let report = stage.measure(arguments)?;
     if arguments.output == "json" {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print(arguments, &report);
     }
     Ok(())
+}
+
+/// When a node was asked to start a container, and when its command began, milliseconds of the epoch.
+#[derive(Clone, Copy, Debug)]
+struct Container {
+    asked_ms: f64,
+    began_ms: f64,
 }
 
 impl Stage {
@@ -218,11 +234,16 @@ impl Stage {
         command
     }
 
-    fn measure(&self, rounds: usize) -> anyhow::Result<Report> {
+    fn measure(&self, arguments: &SparkArguments) -> anyhow::Result<Report> {
+        let rounds = arguments.rounds;
+        let programs: Vec<&str> = PROGRAMS
+            .into_iter()
+            .filter(|name| arguments.programs.iter().any(|wanted| wanted == name))
+            .collect();
         let mut times: BTreeMap<(&str, &str), Vec<Duration>> = BTreeMap::new();
         let mut steps: BTreeMap<&str, Vec<Vec<(&'static str, f64)>>> = BTreeMap::new();
         for round in 0..=rounds {
-            for program in ["pi.py", "flights"] {
+            for &program in &programs {
                 for contender in CONTENDERS {
                     let (time, parts) = self.once(program, contender)?;
                     // The first round fills caches: the nodes' and the kernel's.
@@ -235,8 +256,9 @@ impl Stage {
                 }
             }
         }
-        let rows = ["pi.py", "flights"]
+        let rows = PROGRAMS
             .into_iter()
+            .filter(|program| programs.contains(program))
             .flat_map(|program| CONTENDERS.map(|contender| (program, contender)))
             .map(|(program, contender)| Row {
                 program,
@@ -276,7 +298,7 @@ impl Stage {
                 .arg("examples/spark/flights.py")
                 .arg(format!("{}{DATA}", self.file_system)),
         };
-        let begin_ms = now_ms();
+        let begin_ms = since_epoch_ms(SystemTime::now());
         let start = Instant::now();
         let output = submit.stdin(Stdio::null()).output()?;
         let time = start.elapsed();
@@ -355,17 +377,25 @@ impl Stage {
                         .or_else(|| event["Task Info"]["Launch Time"].as_f64())
                 })
         };
-        let launched = &status["attempts"][0];
-        let launched = launched["launched_ms"]
-            .as_f64()
-            .or_else(|| launched["started_ms"].as_f64());
+        let submitted = status["submitted_ms"].as_f64();
+        let containers = self.containers(id)?;
+        let master = status["attempts"][0]["container"].as_str().unwrap_or("");
+        let began = |container: &Container| container.began_ms;
         let points = [
+            ("spark-submit to submitApplication", submitted),
             (
-                "spark-submit to submitApplication",
-                status["submitted_ms"].as_f64(),
+                "Bobbin: to the master's command",
+                containers.get(master).map(began),
             ),
-            ("Bobbin: to the master's container", launched),
             ("to the SparkContext", event("ApplicationStart")),
+            (
+                "to the first executor's command",
+                containers
+                    .iter()
+                    .filter(|(name, _)| *name != master)
+                    .map(|(_, container)| began(container))
+                    .min_by(f64::total_cmp),
+            ),
             ("to the first executor", event("ExecutorAdded")),
             ("to the first task", event("TaskStart")),
         ];
@@ -376,10 +406,42 @@ impl Stage {
             .collect();
         points.sort_by(|a, b| a.1.total_cmp(&b.1));
         let mut before = begin_ms;
-        Ok(points
+        let mut parts: Vec<_> = points
             .into_iter()
             .map(|(name, at)| (name, at - std::mem::replace(&mut before, at)))
-            .collect())
+            .collect();
+        // What the nodes take of the step before: from an executor's start asked to its command.
+        let on_node = containers
+            .iter()
+            .filter(|(name, _)| *name != master)
+            .map(|(_, container)| container.began_ms - container.asked_ms)
+            .max_by(f64::total_cmp);
+        parts.extend(on_node.map(|ms| ("of it Bobbin: an executor asked to its command", ms)));
+        Ok(parts)
+    }
+
+    /// The application's containers by name, from the nodes' log folders: a folder is made when the node
+    /// is asked to start the container, and its output files by the command's shell.
+    fn containers(&self, id: &str) -> anyhow::Result<BTreeMap<String, Container>> {
+        let mut found = BTreeMap::new();
+        for node in std::fs::read_dir(self.dir.path().join("cluster/log"))? {
+            for folder in std::fs::read_dir(node?.path().join(id))
+                .into_iter()
+                .flatten()
+            {
+                let folder = folder?;
+                let output = folder.path().join("stdout");
+                let (Ok(asked), Ok(began)) = (folder.metadata()?.created(), birth(&output)) else {
+                    continue;
+                };
+                let container = Container {
+                    asked_ms: since_epoch_ms(asked),
+                    began_ms: since_epoch_ms(began),
+                };
+                found.insert(folder.file_name().to_string_lossy().into_owned(), container);
+            }
+        }
+        Ok(found)
     }
 
     fn event_log(&self, id: &str) -> anyhow::Result<String> {
@@ -440,10 +502,13 @@ fn medians(runs: &[Vec<(&'static str, f64)>]) -> Vec<(&'static str, f64)> {
         .collect()
 }
 
-fn now_ms() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
+fn since_epoch_ms(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64() * 1000.0)
+}
+
+fn birth(path: &Path) -> std::io::Result<SystemTime> {
+    std::fs::metadata(path)?.created()
 }
 
 /// What a shell file exports under a name.
