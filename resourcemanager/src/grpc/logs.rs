@@ -318,6 +318,12 @@ impl LogRelay {
         Ok(InterceptedService::new(channel, bearer))
     }
 
+    /// The next one to ask there connects anew.
+    fn forget_channel(&self, place: &Place) {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.remove(&place.address);
+    }
+
     /// The log files of one container, or of all that agents still have. Agents that cannot be asked
     /// are named unless others answered.
     pub(crate) async fn list(
@@ -338,7 +344,16 @@ impl LogRelay {
         let mut files = Vec::new();
         let mut problem = None;
         for place in places {
-            match self.list_at(&place, application, owner, container).await {
+            let mut listed = self.list_at(&place, application, owner, container).await;
+            // The agent may have been restarted since it was last asked: its connection is broken,
+            // and a new one is not.
+            if let Err(status) = &listed
+                && is_break(status)
+            {
+                self.forget_channel(&place);
+                listed = self.list_at(&place, application, owner, container).await;
+            }
+            match listed {
                 Ok(found) => files.extend(found),
                 Err(status) => problem = Some(unreachable(&place, &status)),
             }
@@ -408,12 +423,17 @@ fn is_gone(state: NodeState) -> bool {
     }
 }
 
-/// An agent that is away may come back; what it refuses it refuses.
-fn broken_or_refused(status: Status) -> Result<Tried, Status> {
-    if matches!(
+/// Whether it is the connection that failed, not the request.
+fn is_break(status: &Status) -> bool {
+    matches!(
         status.code(),
         Code::Unavailable | Code::Unknown | Code::Cancelled
-    ) {
+    )
+}
+
+/// An agent that is away may come back; what it refuses it refuses.
+fn broken_or_refused(status: Status) -> Result<Tried, Status> {
+    if is_break(&status) {
         Ok(Tried::Broken(status))
     } else {
         Err(status)
