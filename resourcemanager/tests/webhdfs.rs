@@ -158,7 +158,10 @@ async fn files_live_and_survive_a_kill() {
     )
     .await;
     let location = value["Location"].as_str().unwrap();
-    assert!(location.ends_with("op=CREATE&data=true"), "{location}");
+    assert!(
+        location.ends_with("op=CREATE&data=true&made=true"),
+        "{location}"
+    );
     daemon.stop();
 }
 
@@ -353,6 +356,35 @@ async fn a_file_is_read_while_it_is_written_and_keeps_what_came() {
         daemon.user()
     );
     assert_eq!(json(&address, "PUT", &to).await.1["boolean"], true);
+    daemon.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_created_file_is_there_before_its_data() {
+    let daemon = Daemon::start();
+    let address = daemon.http();
+    let path = format!("/user/{}/log", daemon.user());
+    let create = format!("{path}?op=CREATE&overwrite=false&permission=600");
+    let (status, head) = call(&address, "PUT", &create, "", b"").await;
+    assert_eq!(status, 307, "{head}");
+    // What a client asks that does not wait for its second step.
+    let mode = format!("{path}?op=SETPERMISSION&permission=660");
+    assert_eq!(call(&address, "PUT", &mode, "", b"").await.0, 200);
+    let location = head
+        .lines()
+        .find_map(|l| l.strip_prefix("location: "))
+        .unwrap();
+    let step = location
+        .strip_prefix(&format!("http://{address}/webhdfs/v1"))
+        .unwrap();
+    // The second step may be tried again: what came of the first try is replaced.
+    for data in [b"half".as_slice(), b"whole"] {
+        assert_eq!(call(&address, "PUT", step, "", data).await.0, 201);
+    }
+    let (_, text) = call(&address, "GET", &format!("{path}?op=OPEN"), "", b"").await;
+    assert_eq!(text, "whole");
+    let again = put(&address, "PUT", &create, b"x").await;
+    assert!(again.1.contains("FileAlreadyExistsException"), "{again:?}");
     daemon.stop();
 }
 

@@ -64,19 +64,6 @@ impl Drop for Writer {
 }
 
 impl Files {
-    /// Whether [`Files::create`] would do it now: the first step of a CREATE tells before any data
-    /// travels.
-    pub(crate) fn check_create(
-        &self,
-        person: &Person,
-        path: &TreePath,
-        creation: Creation,
-    ) -> Result<(), FilesError> {
-        let _order = self.changing();
-        self.make_home(person, path)?;
-        self.may_create(person, path, creation)
-    }
-
     fn may_create(
         &self,
         person: &Person,
@@ -131,6 +118,33 @@ impl Files {
             .write(&on_disk)?;
         sync_parent(&on_disk)?;
         self.writer(file, path, &on_disk)
+    }
+
+    /// Opens the empty file that [`Files::create`] has made a moment ago, as it is now; makes it anew if
+    /// that is not what is there any more.
+    pub(crate) fn fill(
+        &self,
+        person: &Person,
+        path: &TreePath,
+        creation: Creation,
+    ) -> Result<Writer, FilesError> {
+        let is_empty = {
+            let _order = self.changing();
+            self.find(path)?
+                .is_some_and(|found| found.metadata.is_file() && found.metadata.len() == 0)
+        };
+        if is_empty && let Ok(writer) = self.append(person, path) {
+            return Ok(writer);
+        }
+        let overwrite = true;
+        self.create(
+            person,
+            path,
+            Creation {
+                overwrite,
+                ..creation
+            },
+        )
     }
 
     /// Opens a file for more at its end.

@@ -25,7 +25,7 @@ impl Call {
     }
 
     /// The first step's answer: where the data goes, which is here, with what else was asked.
-    fn redirect(&self) -> Result<Response, Problem> {
+    fn redirect(&self, more: &str) -> Result<Response, Problem> {
         let host = self
             .parts
             .headers
@@ -41,7 +41,7 @@ impl Call {
             .filter(|pair| !pair.to_ascii_lowercase().starts_with("noredirect="))
             .collect();
         let path = self.parts.uri.path();
-        let location = format!("http://{host}{path}?{}&data=true", query.join("&"));
+        let location = format!("http://{host}{path}?{}&data=true{more}", query.join("&"));
         if self.query.flag("noredirect", false)? {
             return Ok(json_answer(&json!({"Location": location})));
         }
@@ -59,11 +59,20 @@ impl Call {
             mode: self.query.mode("permission")?.unwrap_or(0o644),
         };
         if !self.has_data()? {
-            let checked = self.files(move |f, who, path| f.check_create(who, path, creation));
-            checked.await?;
-            return self.redirect();
+            // The file is there before the answer: a client begins the second step and does not wait for
+            // it when it asks for something else of the file (Spark's event log sets its mode at once).
+            let made = self.files(move |f, who, path| f.create(who, path, creation)?.finish());
+            made.await?;
+            return self.redirect("&made=true");
         }
-        let created = self.files(move |f, who, path| f.create(who, path, creation));
+        let is_made = self.query.flag("made", false)?;
+        let created = self.files(move |f, who, path| {
+            if is_made {
+                f.fill(who, path, creation)
+            } else {
+                f.create(who, path, creation)
+            }
+        });
         receive(created.await?, body).await?;
         Ok(StatusCode::CREATED.into_response())
     }
@@ -72,7 +81,7 @@ impl Call {
         if !self.has_data()? {
             let checked = self.files(|f, who, path| f.check_append(who, path));
             checked.await?;
-            return self.redirect();
+            return self.redirect("");
         }
         let opened = self.files(|f, who, path| f.append(who, path));
         receive(opened.await?, body).await?;
