@@ -117,7 +117,7 @@ pub(crate) fn write(path: &Path, token: &str) -> Result<(), Failure> {
     write_bytes(path, format!("{token}\n").as_bytes())
 }
 
-/// As [`write`], of a token in binary form.
+/// As [`write()`], of a token in binary form.
 pub(crate) fn write_bytes(path: &Path, token: &[u8]) -> Result<(), Failure> {
     bobbin_service::atomic_write(path, token, TOKEN_MODE)
         .map_err(|e| Failure::new(Kind::Failed, sentence(&e)))
