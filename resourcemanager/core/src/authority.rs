@@ -24,6 +24,8 @@ pub enum Principal {
     Node(String),
     /// A container, by its container token, or its agent on its behalf.
     Container(ContainerId),
+    /// Whatever runs in a container, by the token for files that its agent put there.
+    Tenant(ContainerId),
 }
 
 /// Names of the groups that the host gives a user.
@@ -262,6 +264,7 @@ impl fmt::Display for Principal {
             Principal::Attempt(attempt) => write!(f, "{attempt}"),
             Principal::Node(host) => write!(f, "node agent of {host}"),
             Principal::Container(container) => write!(f, "{container}"),
+            Principal::Tenant(container) => write!(f, "the program in {container}"),
         }
     }
 }
@@ -306,6 +309,7 @@ pub fn may(principal: &Principal, operation: Operation, object: &Object<'_>) -> 
         Principal::Attempt(attempt) => attempt_may(*attempt, operation, object),
         Principal::Node(host) => node_may(host, operation, object),
         Principal::Container(container) => container_may(container, operation, object),
+        Principal::Tenant(_) => tenant_may(operation, object),
     };
     rule.map_err(|rule| Denied {
         principal: principal.clone(),
@@ -474,6 +478,38 @@ fn node_may(host: &str, operation: Operation, object: &Object<'_>) -> Result<(),
         Ok(())
     } else {
         Err("a node's token is for the agent of that host only")
+    }
+}
+
+/// Files as its application's user, whom the door looks up, and nothing that makes it one.
+fn tenant_may(operation: Operation, object: &Object<'_>) -> Result<(), &'static str> {
+    let allowed = match operation {
+        Operation::ReadFiles | Operation::ChangeFiles => matches!(object, Object::File(_)),
+        Operation::ViewCluster
+        | Operation::ViewNodes
+        | Operation::NewApplication
+        | Operation::SubmitApplication
+        | Operation::ViewApplication
+        | Operation::KillApplication
+        | Operation::SetPriority
+        | Operation::MoveApplication
+        | Operation::SetTimeout
+        | Operation::FailAttempt
+        | Operation::SignalContainer
+        | Operation::Administer
+        | Operation::HoldLease
+        | Operation::ReadLogs
+        | Operation::CreateUserToken
+        | Operation::CreateNodeToken
+        | Operation::Upload
+        | Operation::FetchStaged
+        | Operation::AttachNode
+        | Operation::AttachMaster => false,
+    };
+    if allowed {
+        Ok(())
+    } else {
+        Err("a container's token for files is good for its user's files only")
     }
 }
 

@@ -85,7 +85,9 @@ impl ResourceManager {
         let mine = |application: &Application| match principal {
             Principal::User { name, .. } => application.spec.user == *name,
             Principal::Attempt(attempt) => application.id() == attempt.application,
-            Principal::Container(container) => application.id() == container.application(),
+            Principal::Container(container) | Principal::Tenant(container) => {
+                application.id() == container.application()
+            }
             Principal::Node(_) => false,
         };
         self.applications

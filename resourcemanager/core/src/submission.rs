@@ -417,14 +417,15 @@ fn submitted(application: &Application) -> Reply {
 fn submitter(principal: &Principal, operation: Operation) -> Result<&UserName, Refusal> {
     match principal {
         Principal::User { name, .. } => Ok(name),
-        Principal::Attempt(_) | Principal::Node(_) | Principal::Container(_) => {
-            Err(Refusal::Denied(Denied {
-                principal: principal.clone(),
-                operation,
-                object: Object::Cluster.to_string(),
-                rule: "only users",
-            }))
-        }
+        Principal::Attempt(_)
+        | Principal::Node(_)
+        | Principal::Container(_)
+        | Principal::Tenant(_) => Err(Refusal::Denied(Denied {
+            principal: principal.clone(),
+            operation,
+            object: Object::Cluster.to_string(),
+            rule: "only users",
+        })),
     }
 }
 

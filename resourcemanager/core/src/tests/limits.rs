@@ -232,6 +232,10 @@ fn authority() {
             "container",
             Principal::Container(super::world::container("1.1#1")),
         ),
+        (
+            "tenant",
+            Principal::Tenant(super::world::container("1.1#1")),
+        ),
     ];
     let mut table = String::new();
     for operation in Operation::ALL {

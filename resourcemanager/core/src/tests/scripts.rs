@@ -1,15 +1,8 @@
 //! Lives of applications as scripts; the transcript is every effect.
 
-use expect_test::{Expect, expect};
+use expect_test::expect;
 
-use super::world::World;
-use crate::Config;
-
-fn check(script: &str, expected: &Expect) {
-    let mut world = World::new(Config::default());
-    world.run(script);
-    expected.assert_eq(&world.transcript);
-}
+use super::world::check;
 
 #[test]
 fn cluster_mode_from_submission_to_end() {
@@ -211,32 +204,13 @@ fn a_lost_node_costs_no_attempt() {
          submit attempts=1
          started 1.1#1
          attach 1.1
+         --
          node b 4096 4
          node-lost a
          pass 31000
          node a 4096 4 1.1#1
          exited 1.1#1 -107",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
-            submit attempts=1
-                persist submitted 1
-                1: NEW -> SUBMITTED
-                1: SUBMITTED -> ACCEPTED
-                1.1: NEW -> SCHEDULED
-                reply submitted 1
-                1.1: SCHEDULED -> ALLOCATED
-                persist started 1.1
-                a <- start 1.1#1
-                1.1: ALLOCATED -> LAUNCHED
-            started 1.1#1
-            attach 1.1
-                persist registered 1.1
-                1.1: LAUNCHED -> RUNNING
-                1: ACCEPTED -> RUNNING
-                1.1 <- registered
             node b 4096 4
                 persist known b
                 b: NEW -> RUNNING
@@ -274,6 +248,7 @@ fn a_lost_node_costs_no_attempt() {
 fn a_former_master_that_comes_back_is_ended_before_the_next_one_starts() {
     check(
         "node a 4096 4
+         --
          submit
          started 1.1#1
          node-lost a
@@ -283,10 +258,6 @@ fn a_former_master_that_comes_back_is_ended_before_the_next_one_starts() {
          node c 4096 4
          exited 1.1#1 -107",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
             submit
                 persist submitted 1
                 1: NEW -> SUBMITTED
@@ -333,6 +304,7 @@ fn a_former_master_that_comes_back_is_ended_before_the_next_one_starts() {
 fn a_former_master_on_a_node_that_goes_again_holds_nobody() {
     check(
         "node a 4096 4
+         --
          submit
          started 1.1#1
          node-lost a
@@ -343,10 +315,6 @@ fn a_former_master_on_a_node_that_goes_again_holds_nobody() {
          node c 4096 4
          pass 1000",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
             submit
                 persist submitted 1
                 1: NEW -> SUBMITTED
@@ -395,6 +363,7 @@ fn kill_waits_until_every_container_is_gone() {
          submit
          started 1.1#1
          attach 1.1
+         --
          ask 1.1 1 512 1
          started 1.1#2
          kill 1 wait
@@ -403,26 +372,6 @@ fn kill_waits_until_every_container_is_gone() {
          exited 1.1#1 -106
          kill 1 wait",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
-            submit
-                persist submitted 1
-                1: NEW -> SUBMITTED
-                1: SUBMITTED -> ACCEPTED
-                1.1: NEW -> SCHEDULED
-                reply submitted 1
-                1.1: SCHEDULED -> ALLOCATED
-                persist started 1.1
-                a <- start 1.1#1
-                1.1: ALLOCATED -> LAUNCHED
-            started 1.1#1
-            attach 1.1
-                persist registered 1.1
-                1.1: LAUNCHED -> RUNNING
-                1: ACCEPTED -> RUNNING
-                1.1 <- registered
             ask 1.1 1 512 1
                 1.1 <- granted 1.1#2@a
             started 1.1#2
@@ -483,6 +432,7 @@ fn client_mode_ends_with_its_client() {
         "node a 4096 4
          submit unmanaged
          attach 1.1
+         --
          ask 1.1 1 512 1
          started 1.1#1
          master-lost 1.1
@@ -490,22 +440,6 @@ fn client_mode_ends_with_its_client() {
          pass 1
          exited 1.1#1 -100",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
-            submit unmanaged
-                persist submitted 1
-                1: NEW -> SUBMITTED
-                1: SUBMITTED -> ACCEPTED
-                persist started 1.1
-                1.1: NEW -> LAUNCHED
-                reply submitted 1 1.1
-            attach 1.1
-                persist registered 1.1
-                1.1: LAUNCHED -> RUNNING
-                1: ACCEPTED -> RUNNING
-                1.1 <- registered
             ask 1.1 1 512 1
                 1.1 <- granted 1.1#1@a
             started 1.1#1
@@ -532,24 +466,9 @@ fn client_mode_says_farewell() {
         "node a 4096 4
          submit unmanaged
          attach 1.1
+         --
          finish 1.1 7",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
-            submit unmanaged
-                persist submitted 1
-                1: NEW -> SUBMITTED
-                1: SUBMITTED -> ACCEPTED
-                persist started 1.1
-                1.1: NEW -> LAUNCHED
-                reply submitted 1 1.1
-            attach 1.1
-                persist registered 1.1
-                1.1: LAUNCHED -> RUNNING
-                1: ACCEPTED -> RUNNING
-                1.1 <- registered
             finish 1.1 7
                 1.1: RUNNING -> FINISHING
                 persist finishing 1.1
@@ -569,6 +488,7 @@ fn client_mode_says_farewell() {
 fn tied_to_a_client_that_goes_away() {
     check(
         "node a 4096 4
+         --
          submit tied
          lease 1
          started 1.1#1
@@ -577,10 +497,6 @@ fn tied_to_a_client_that_goes_away() {
          live 10000
          exited 1.1#1 -106",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
             submit tied
                 persist submitted 1
                 1: NEW -> SUBMITTED
@@ -641,16 +557,13 @@ fn a_timeout_kills() {
 fn a_silent_master_has_failed() {
     check(
         "node a 4096 4
+         --
          submit attempts=1
          started 1.1#1
          live 55000
          live 5000
          exited 1.1#1 -106",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
             submit attempts=1
                 persist submitted 1
                 1: NEW -> SUBMITTED

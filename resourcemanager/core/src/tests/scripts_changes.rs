@@ -2,25 +2,16 @@
 //! transcripts.
 
 use bobbin_types::WallMillis;
-use expect_test::{Expect, expect};
+use expect_test::expect;
 
-use super::world::{World, application};
+use super::world::{World, application, check, ran};
 use crate::Config;
-
-fn ran(script: &str) -> World {
-    let mut world = World::new(Config::default());
-    world.run(script);
-    world
-}
-
-fn check(script: &str, expected: &Expect) {
-    expected.assert_eq(&ran(script).transcript);
-}
 
 #[test]
 fn a_new_priority_is_a_new_place_in_the_queue() {
     check(
         "node a 2048 4
+         --
          submit memory=2048
          submit memory=1024
          submit memory=1024
@@ -30,10 +21,6 @@ fn a_new_priority_is_a_new_place_in_the_queue() {
          node a 2048 4 1.1#1
          exited 1.1#1 -107",
         &expect![[r#"
-            node a 2048 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
             submit memory=2048
                 persist submitted 1
                 1: NEW -> SUBMITTED
@@ -130,13 +117,10 @@ fn queues_are_the_configurations() {
 
 #[test]
 fn a_lifetime_can_be_set_moved_and_taken_away() {
-    let mut world = World::new(Config::default());
-    world.run(
-        "submit timeout=5000
+    let mut world = ran("submit timeout=5000
          ends-at 1 20000
          ends-at 1 0
-         pass 19999",
-    );
+         pass 19999");
     let timeout = |world: &World| world.rm.application(application(1)).unwrap().timeout;
     assert_eq!(timeout(&world).map(|t| t.remaining_ms), Some(1));
     assert_eq!(timeout(&world).map(|t| t.expires), Some(WallMillis(20_000)));
@@ -219,6 +203,7 @@ fn an_attempt_is_failed_by_its_owner() {
          submit attempts=2
          started 1.1#1
          attach 1.1
+         --
          fail 1.1
          fail 1.1
          restart
@@ -235,26 +220,6 @@ fn an_attempt_is_failed_by_its_owner() {
          submit unmanaged
          fail 4.1",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
-            submit attempts=2
-                persist submitted 1
-                1: NEW -> SUBMITTED
-                1: SUBMITTED -> ACCEPTED
-                1.1: NEW -> SCHEDULED
-                reply submitted 1
-                1.1: SCHEDULED -> ALLOCATED
-                persist started 1.1
-                a <- start 1.1#1
-                1.1: ALLOCATED -> LAUNCHED
-            started 1.1#1
-            attach 1.1
-                persist registered 1.1
-                1.1: LAUNCHED -> RUNNING
-                1: ACCEPTED -> RUNNING
-                1.1 <- registered
             fail 1.1
                 persist failing 1.1
                 a <- stop 1.1#1 -106 'failed by user ann'
@@ -337,6 +302,7 @@ fn an_attempt_is_failed_by_its_owner() {
 fn a_container_is_signaled_where_it_runs() {
     check(
         "node a 4096 4
+         --
          submit
          signal 1.1#1
          started 1.1#1
@@ -348,10 +314,6 @@ fn a_container_is_signaled_where_it_runs() {
          exited 1.1#1 7
          signal 1.1#1",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
             submit
                 persist submitted 1
                 1: NEW -> SUBMITTED
@@ -395,6 +357,7 @@ fn a_container_is_signaled_where_it_runs() {
 fn failures_that_are_long_over_do_not_count() {
     check(
         "node a 4096 4
+         --
          submit attempts=2 validity=10000
          started 1.1#1
          exited 1.1#1 1
@@ -404,10 +367,6 @@ fn failures_that_are_long_over_do_not_count() {
          started 1.3#1
          exited 1.3#1 1",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
             submit attempts=2 validity=10000
                 persist submitted 1
                 1: NEW -> SUBMITTED

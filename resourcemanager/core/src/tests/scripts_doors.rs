@@ -2,13 +2,12 @@
 
 use expect_test::expect;
 
-use super::world::{World, application, attempt, user};
+use super::world::{World, application, attempt, ran, user};
 use crate::{Config, Event, Principal, Record};
 
 #[test]
 fn a_token_of_another_attempt_is_refused() {
-    let mut world = World::new(Config::default());
-    world.run("node a 4096 4\nsubmit unmanaged");
+    let mut world = ran("node a 4096 4\nsubmit unmanaged");
     let session = world.session();
     world.handle(Event::MasterAttached {
         session,

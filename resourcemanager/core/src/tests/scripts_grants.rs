@@ -1,15 +1,9 @@
 //! Who gets what room, in which order, and how it comes back, as scripts.
 
-use expect_test::{Expect, expect};
+use expect_test::expect;
 
-use super::world::{World, application, ask, attempt, submission};
+use super::world::{World, application, ask, attempt, check, ran, submission};
 use crate::{Config, Event};
-
-fn check(script: &str, expected: &Expect) {
-    let mut world = World::new(Config::default());
-    world.run(script);
-    expected.assert_eq(&world.transcript);
-}
 
 #[test]
 fn a_released_container_holds_its_room_until_its_node_says_so() {
@@ -18,31 +12,12 @@ fn a_released_container_holds_its_room_until_its_node_says_so() {
          submit
          started 1.1#1
          attach 1.1
+         --
          ask 1.1 1 1024 1
          release 1.1 1.1#2
          ask 1.1 1 1024 1
          exited 1.1#2 -105",
         &expect![[r#"
-            node a 2048 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
-            submit
-                persist submitted 1
-                1: NEW -> SUBMITTED
-                1: SUBMITTED -> ACCEPTED
-                1.1: NEW -> SCHEDULED
-                reply submitted 1
-                1.1: SCHEDULED -> ALLOCATED
-                persist started 1.1
-                a <- start 1.1#1
-                1.1: ALLOCATED -> LAUNCHED
-            started 1.1#1
-            attach 1.1
-                persist registered 1.1
-                1.1: LAUNCHED -> RUNNING
-                1: ACCEPTED -> RUNNING
-                1.1 <- registered
             ask 1.1 1 1024 1
                 1.1 <- granted 1.1#2@a
             release 1.1 1.1#2
@@ -60,15 +35,12 @@ fn a_released_container_holds_its_room_until_its_node_says_so() {
 fn a_grant_that_is_never_started_is_taken_back() {
     check(
         "node a 4096 4
+         --
          submit attempts=1
          live 595000
          live 5000
          exited 1.1#1 -100",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
             submit attempts=1
                 persist submitted 1
                 1: NEW -> SUBMITTED
@@ -103,6 +75,7 @@ fn a_master_that_comes_back_says_what_it_holds() {
          submit
          started 1.1#1
          attach 1.1
+         --
          ask 1.1 3 512 1
          started 1.1#2
          master-lost 1.1
@@ -110,26 +83,6 @@ fn a_master_that_comes_back_says_what_it_holds() {
          ask 1.1 1 512 1
          attach 1.1 1.1#2 1.1#3 5.1#9",
         &expect![[r#"
-            node a 8192 8
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
-            submit
-                persist submitted 1
-                1: NEW -> SUBMITTED
-                1: SUBMITTED -> ACCEPTED
-                1.1: NEW -> SCHEDULED
-                reply submitted 1
-                1.1: SCHEDULED -> ALLOCATED
-                persist started 1.1
-                a <- start 1.1#1
-                1.1: ALLOCATED -> LAUNCHED
-            started 1.1#1
-            attach 1.1
-                persist registered 1.1
-                1.1: LAUNCHED -> RUNNING
-                1: ACCEPTED -> RUNNING
-                1.1 <- registered
             ask 1.1 3 512 1
                 1.1 <- granted 1.1#2@a 1.1#3@a 1.1#4@a
             started 1.1#2
@@ -152,30 +105,11 @@ fn another_stream_of_a_master_takes_over() {
          submit
          started 1.1#1
          attach 1.1
+         --
          attach 1.1
          attach 1.2
          attach 2.1",
         &expect![[r#"
-            node a 8192 8
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
-            submit
-                persist submitted 1
-                1: NEW -> SUBMITTED
-                1: SUBMITTED -> ACCEPTED
-                1.1: NEW -> SCHEDULED
-                reply submitted 1
-                1.1: SCHEDULED -> ALLOCATED
-                persist started 1.1
-                a <- start 1.1#1
-                1.1: ALLOCATED -> LAUNCHED
-            started 1.1#1
-            attach 1.1
-                persist registered 1.1
-                1.1: LAUNCHED -> RUNNING
-                1: ACCEPTED -> RUNNING
-                1.1 <- registered
             attach 1.1
                 close
                 1.1 <- registered
@@ -193,14 +127,11 @@ fn another_stream_of_a_master_takes_over() {
 fn an_ill_node_gets_no_work() {
     check(
         "node a 4096 4
+         --
          ill a disk-full
          submit
          ill a",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
             ill a disk-full
                 a: RUNNING -> UNHEALTHY
             submit
@@ -223,6 +154,7 @@ fn an_ill_node_gets_no_work() {
 fn what_fits_nowhere_blocks_nobody() {
     check(
         "node a 4096 8
+         --
          submit memory=3000
          submit memory=4000
          submit memory=1000
@@ -230,10 +162,6 @@ fn what_fits_nowhere_blocks_nobody() {
          kill 1 now
          exited 1.2#1 -106",
         &expect![[r#"
-            node a 4096 8
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
             submit memory=3000
                 persist submitted 1
                 1: NEW -> SUBMITTED
@@ -326,6 +254,7 @@ fn asks_bound_to_a_host() {
          node b 4096 4
          submit unmanaged
          attach 1.1
+         --
          ask-on 1.1 b relaxed 1 512
          ask-on 1.1 c relaxed 1 512
          ask-on 1.1 b strict 1 4096
@@ -334,26 +263,6 @@ fn asks_bound_to_a_host() {
          ask-on 1.1 /far strict 1 512
          exited 1.1#1 0",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
-            node b 4096 4
-                persist known b
-                b: NEW -> RUNNING
-                b <- registered
-            submit unmanaged
-                persist submitted 1
-                1: NEW -> SUBMITTED
-                1: SUBMITTED -> ACCEPTED
-                persist started 1.1
-                1.1: NEW -> LAUNCHED
-                reply submitted 1 1.1
-            attach 1.1
-                persist registered 1.1
-                1.1: LAUNCHED -> RUNNING
-                1: ACCEPTED -> RUNNING
-                1.1 <- registered
             ask-on 1.1 b relaxed 1 512
                 1.1 <- granted 1.1#1@b
             ask-on 1.1 c relaxed 1 512
@@ -383,32 +292,9 @@ fn spreading_takes_the_least_used_node() {
          node c 2048 2
          submit unmanaged
          attach 1.1
+         --
          ask 1.1 6 512 1",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
-            node b 4096 4
-                persist known b
-                b: NEW -> RUNNING
-                b <- registered
-            node c 2048 2
-                persist known c
-                c: NEW -> RUNNING
-                c <- registered
-            submit unmanaged
-                persist submitted 1
-                1: NEW -> SUBMITTED
-                1: SUBMITTED -> ACCEPTED
-                persist started 1.1
-                1.1: NEW -> LAUNCHED
-                reply submitted 1 1.1
-            attach 1.1
-                persist registered 1.1
-                1.1: LAUNCHED -> RUNNING
-                1: ACCEPTED -> RUNNING
-                1.1 <- registered
             ask 1.1 6 512 1
                 1.1 <- granted 1.1#1@a 1.1#2@b 1.1#3@c 1.1#4@a 1.1#5@b 1.1#6@a
         "#]],
@@ -417,8 +303,7 @@ fn spreading_takes_the_least_used_node() {
 
 #[test]
 fn masters_may_take_half_of_the_cluster() {
-    let mut world = World::new(Config::default());
-    world.run("node a 4096 8\nsubmit\nsubmit\nsubmit");
+    let mut world = ran("node a 4096 8\nsubmit\nsubmit\nsubmit");
     let report = world.rm.application(application(3)).unwrap();
     expect!["application application_1000_0003 waits: its master needs 1024 MiB, 1 vcore; masters have 2048 MiB, 2 vcores of the 2048 MiB, 4 vcores they may have together"].assert_eq(&report.waiting);
     world.transcript.clear();

@@ -1,19 +1,9 @@
 //! Restarts of the resource manager as scripts.
 
-use expect_test::{Expect, expect};
+use expect_test::expect;
 
-use super::world::{World, application};
+use super::world::{World, application, check, ran};
 use crate::Config;
-
-fn check(script: &str, expected: &Expect) {
-    let mut world = World::new(Config::default());
-    let (before, after) = script.split_once("restart").unwrap();
-    world.run(before);
-    world.transcript.clear();
-    world.run("restart");
-    world.run(after);
-    expected.assert_eq(&world.transcript);
-}
 
 #[test]
 fn a_running_application_goes_on() {
@@ -24,6 +14,7 @@ fn a_running_application_goes_on() {
          attach 1.1
          ask 1.1 1 1024 1
          started 1.1#2
+         --
          restart
          attach 1.1 1.1#2
          node a 4096 4 1.1#1 1.1#2
@@ -67,7 +58,7 @@ fn a_running_application_goes_on() {
 #[test]
 fn a_submission_that_was_not_launched_starts() {
     check(
-        "submit\nrestart\nnode a 4096 4",
+        "submit\n--\nrestart\nnode a 4096 4",
         &expect![[r#"
             restart
                 persist epoch 2
@@ -87,7 +78,7 @@ fn a_submission_that_was_not_launched_starts() {
 #[test]
 fn a_launch_that_never_arrived_is_sent_again() {
     check(
-        "node a 4096 4\nsubmit\nrestart\nnode a 4096 4",
+        "node a 4096 4\nsubmit\n--\nrestart\nnode a 4096 4",
         &expect![[r#"
             restart
                 persist epoch 2
@@ -106,6 +97,7 @@ fn a_master_whose_node_stays_away_costs_no_attempt() {
          submit attempts=1
          started 1.1#1
          attach 1.1
+         --
          restart
          node b 4096 4
          pass 30000",
@@ -138,6 +130,7 @@ fn an_end_that_nobody_saw_is_seen() {
          started 1.1#1
          attach 1.1
          ask 1.1 1 512 1
+         --
          restart
          node a 4096 4 1.1#1=7 1.1#2",
         &expect![[r#"
@@ -168,6 +161,7 @@ fn what_no_node_reports_is_completed_for_its_master() {
          submit unmanaged
          attach 1.1
          ask 1.1 2 512 1
+         --
          restart
          attach 1.1 1.1#1 1.1#2
          node a 4096 4 1.1#2=5
@@ -203,6 +197,7 @@ fn a_start_of_a_former_grant_is_taken_over() {
          submit unmanaged
          attach 1.1
          ask 1.1 1 512 1
+         --
          restart
          node a 4096 4
          attach 1.1 1.1#1
@@ -227,6 +222,7 @@ fn failures_are_counted_across_restarts() {
          submit attempts=2
          started 1.1#1
          exited 1.1#1 7
+         --
          restart
          node a 4096 4 1.2#1
          exited 1.2#1 8",
@@ -257,6 +253,7 @@ fn a_kill_is_carried_on() {
          submit
          started 1.1#1
          kill 1 now
+         --
          restart
          node a 4096 4 1.1#1
          exited 1.1#1 -106
@@ -295,6 +292,7 @@ fn a_kill_ends_when_all_nodes_are_back() {
          exited 1.1#1 -106
          submit unmanaged
          attach 2.1
+         --
          restart
          node a 4096 4
          kill 2 wait
@@ -332,9 +330,7 @@ fn a_kill_ends_when_all_nodes_are_back() {
 /// What a node that was given up still runs is ended before a kill is said to be done.
 #[test]
 fn a_kill_waits_for_what_a_given_up_node_still_runs() {
-    let mut world = World::new(Config::default());
-    world.run(
-        "node a 4096 4
+    let mut world = ran("node a 4096 4
          submit
          started 1.1#1
          attach 1.1
@@ -342,8 +338,7 @@ fn a_kill_waits_for_what_a_given_up_node_still_runs() {
          started 1.1#2
          pass 30000
          node b 4096 4
-         started 1.2#1",
-    );
+         started 1.2#1");
     world.transcript.clear();
     world.run(
         "kill 1 wait
@@ -393,6 +388,7 @@ fn a_node_that_was_given_up_is_not_waited_for() {
          node b 4096 4
          submit unmanaged
          attach 1.1
+         --
          restart
          attach 1.1
          kill 1 wait
@@ -470,6 +466,7 @@ fn nodes_that_are_back_still_start_former_grants() {
          submit unmanaged
          attach 1.1
          ask 1.1 1 512 1
+         --
          restart
          node a 4096 4
          attach 1.1 1.1#1
@@ -512,6 +509,7 @@ fn a_farewell_is_remembered() {
          started 1.1#1
          attach 1.1
          finish 1.1 3
+         --
          restart
          attach 1.1
          finish 1.1 4
@@ -544,7 +542,7 @@ fn a_farewell_is_remembered() {
 #[test]
 fn a_client_has_its_lease_again() {
     check(
-        "submit unmanaged\nattach 1.1\nrestart\npass 9999\npass 1",
+        "submit unmanaged\nattach 1.1\n--\nrestart\npass 9999\npass 1",
         &expect![[r#"
             restart
                 persist epoch 2

@@ -1,35 +1,21 @@
 //! Masters that end through no fault of their own: where and when the next one starts.
 
-use expect_test::{Expect, expect};
+use expect_test::expect;
 
-use super::world::{World, application};
-use crate::Config;
+use super::world::{World, application, check, ran};
 use crate::limits::RELAUNCH_PAUSES_MS;
-
-fn check(script: &str, expected: &Expect) {
-    let mut world = World::new(Config::default());
-    world.run(script);
-    expected.assert_eq(&world.transcript);
-}
 
 #[test]
 fn the_next_attempt_avoids_the_node() {
     check(
         "node a 4096 4
          node b 2048 4
+         --
          submit
          exited 1.1#1 -100 its disks are full
          exited 1.2#1 -100 its disks are full
          pass 100",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
-            node b 2048 4
-                persist known b
-                b: NEW -> RUNNING
-                b <- registered
             submit
                 persist submitted 1
                 1: NEW -> SUBMITTED
@@ -68,8 +54,7 @@ fn the_next_attempt_avoids_the_node() {
 /// Better there than nowhere; but with pauses that grow.
 #[test]
 fn the_only_node_is_tried_again_after_pauses() {
-    let mut world = World::new(Config::default());
-    world.run("node a 4096 4\nsubmit");
+    let mut world = ran("node a 4096 4\nsubmit");
     let mut waited_ms = Vec::new();
     for number in 1..=11 {
         let id = super::world::container(&format!("1.{number}#1"));
@@ -93,13 +78,10 @@ fn the_only_node_is_tried_again_after_pauses() {
 
 #[test]
 fn a_pause_is_explained() {
-    let mut world = World::new(Config::default());
-    world.run(
-        "node a 4096 4
+    let mut world = ran("node a 4096 4
          submit
          exited 1.1#1 -100 no cgroups
-         exited 1.2#1 -100 no cgroups",
-    );
+         exited 1.2#1 -100 no cgroups");
     let words = |world: &World| world.rm.application(application(1)).unwrap().waiting;
     expect!["application application_1000_0001 waits: a pause of 100 ms before its next attempt, because its last 2 ended soon after their start through no fault of their own, the last one on a:1: its master's container ended with exit status -100: no cgroups"].assert_eq(&words(&world));
     world.run("pass 100");
@@ -111,6 +93,7 @@ fn a_pause_is_explained() {
 fn sound_masters_are_followed_at_once() {
     check(
         "node a 4096 4
+         --
          submit attempts=3
          exited 1.1#1 -100
          started 1.2#1
@@ -124,10 +107,6 @@ fn sound_masters_are_followed_at_once() {
          live 30000
          exited 1.4#1 -100",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
             submit attempts=3
                 persist submitted 1
                 1: NEW -> SUBMITTED
@@ -200,6 +179,7 @@ fn sound_masters_are_followed_at_once() {
 fn a_kill_ends_a_pause_and_a_restart_begins_it_again() {
     check(
         "node a 4096 4
+         --
          submit
          exited 1.1#1 -100
          exited 1.2#1 -100
@@ -210,10 +190,6 @@ fn a_kill_ends_a_pause_and_a_restart_begins_it_again() {
          exited e2.1.3#1 -100
          kill 1 wait",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
             submit
                 persist submitted 1
                 1: NEW -> SUBMITTED

@@ -1,19 +1,8 @@
 //! What YARN's masters do that Bobbin's own do not: scripts with their transcripts.
 
-use expect_test::{Expect, expect};
+use expect_test::expect;
 
-use super::world::{World, attempt};
-use crate::Config;
-
-fn ran(script: &str) -> World {
-    let mut world = World::new(Config::default());
-    world.run(script);
-    world
-}
-
-fn check(script: &str, expected: &Expect) {
-    expected.assert_eq(&ran(script).transcript);
-}
+use super::world::{World, attempt, check, ran};
 
 const TWO_NODES: &str = "node a 4096 4
     node b 4096 4
@@ -86,6 +75,7 @@ fn a_blacklist_is_its_own_applications() {
          submit memory=512
          started 1.1#1
          attach 1.1
+         --
          started 2.1#1
          attach 2.1
          blacklist 1.1 +a
@@ -94,36 +84,6 @@ fn a_blacklist_is_its_own_applications() {
          exited 2.1#2 0
          blacklist 1.1 -a",
         &expect![[r#"
-            node a 2048 8
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
-            submit memory=512
-                persist submitted 1
-                1: NEW -> SUBMITTED
-                1: SUBMITTED -> ACCEPTED
-                1.1: NEW -> SCHEDULED
-                reply submitted 1
-                1.1: SCHEDULED -> ALLOCATED
-                persist started 1.1
-                a <- start 1.1#1
-                1.1: ALLOCATED -> LAUNCHED
-            submit memory=512
-                persist submitted 2
-                2: NEW -> SUBMITTED
-                2: SUBMITTED -> ACCEPTED
-                2.1: NEW -> SCHEDULED
-                reply submitted 2
-                2.1: SCHEDULED -> ALLOCATED
-                persist started 2.1
-                a <- start 2.1#1
-                2.1: ALLOCATED -> LAUNCHED
-            started 1.1#1
-            attach 1.1
-                persist registered 1.1
-                1.1: LAUNCHED -> RUNNING
-                1: ACCEPTED -> RUNNING
-                1.1 <- registered
             started 2.1#1
             attach 2.1
                 persist registered 2.1
@@ -190,6 +150,7 @@ fn kept_containers_are_handed_on() {
          submit keep attempts=3
          started 1.1#1
          attach 1.1
+         --
          ask 1.1 3 512 1
          started 1.1#2
          started 1.1#3
@@ -205,30 +166,6 @@ fn kept_containers_are_handed_on() {
          finish 1.3 0
          exited 1.3#1 0",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
-            node b 4096 4
-                persist known b
-                b: NEW -> RUNNING
-                b <- registered
-            submit keep attempts=3
-                persist submitted 1
-                1: NEW -> SUBMITTED
-                1: SUBMITTED -> ACCEPTED
-                1.1: NEW -> SCHEDULED
-                reply submitted 1
-                1.1: SCHEDULED -> ALLOCATED
-                persist started 1.1
-                a <- start 1.1#1
-                1.1: ALLOCATED -> LAUNCHED
-            started 1.1#1
-            attach 1.1
-                persist registered 1.1
-                1.1: LAUNCHED -> RUNNING
-                1: ACCEPTED -> RUNNING
-                1.1 <- registered
             ask 1.1 3 512 1
                 1.1 <- granted 1.1#2@b 1.1#3@a 1.1#4@b
             started 1.1#2
@@ -311,6 +248,7 @@ fn kept_containers_survive_a_restart_and_are_handed_on_when_they_turn_up() {
          submit keep yarn
          started 1.1#1
          attach-yarn 1.1
+         --
          ask 1.1 2 512 1
          started 1.1#2
          started 1.1#3
@@ -321,30 +259,6 @@ fn kept_containers_survive_a_restart_and_are_handed_on_when_they_turn_up() {
          attach-yarn 1.2
          node b 4096 4 1.1#2",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
-            node b 4096 4
-                persist known b
-                b: NEW -> RUNNING
-                b <- registered
-            submit keep yarn
-                persist submitted 1
-                1: NEW -> SUBMITTED
-                1: SUBMITTED -> ACCEPTED
-                1.1: NEW -> SCHEDULED
-                reply submitted 1
-                1.1: SCHEDULED -> ALLOCATED
-                persist started 1.1
-                a <- start 1.1#1
-                1.1: ALLOCATED -> LAUNCHED
-            started 1.1#1
-            attach-yarn 1.1
-                persist registered 1.1
-                1.1: LAUNCHED -> RUNNING
-                1: ACCEPTED -> RUNNING
-                1.1 <- registered
             ask 1.1 2 512 1
                 1.1 <- granted 1.1#2@b 1.1#3@a
             started 1.1#2
@@ -393,6 +307,7 @@ fn a_master_that_does_not_list_holds_what_is_on_record() {
          submit yarn
          started 1.1#1
          attach-yarn 1.1
+         --
          ask 1.1 3 512 1
          started 1.1#2
          started 1.1#3
@@ -410,30 +325,6 @@ fn a_master_that_does_not_list_holds_what_is_on_record() {
          exited 1.1#3 143
          exited 1.1#1 0",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
-            node b 4096 4
-                persist known b
-                b: NEW -> RUNNING
-                b <- registered
-            submit yarn
-                persist submitted 1
-                1: NEW -> SUBMITTED
-                1: SUBMITTED -> ACCEPTED
-                1.1: NEW -> SCHEDULED
-                reply submitted 1
-                1.1: SCHEDULED -> ALLOCATED
-                persist started 1.1
-                a <- start 1.1#1
-                1.1: ALLOCATED -> LAUNCHED
-            started 1.1#1
-            attach-yarn 1.1
-                persist registered 1.1
-                1.1: LAUNCHED -> RUNNING
-                1: ACCEPTED -> RUNNING
-                1.1 <- registered
             ask 1.1 3 512 1
                 1.1 <- granted 1.1#2@b 1.1#3@a 1.1#4@b
             started 1.1#2
@@ -485,6 +376,7 @@ fn a_master_that_does_not_list_holds_what_is_on_record() {
 fn heartbeats_alone_say_that_a_yarn_master_lives() {
     check(
         "node a 4096 4
+         --
          submit yarn attempts=1
          started 1.1#1
          live 300000
@@ -494,10 +386,6 @@ fn heartbeats_alone_say_that_a_yarn_master_lives() {
          live 55000
          live 10000",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
             submit yarn attempts=1
                 persist submitted 1
                 1: NEW -> SUBMITTED
@@ -528,6 +416,7 @@ fn heartbeats_alone_say_that_a_yarn_master_lives() {
 fn a_yarn_client_that_is_the_master_is_given_the_masters_time() {
     check(
         "node a 4096 4
+         --
          submit unmanaged yarn
          live 50000
          attach-yarn 1.1
@@ -538,10 +427,6 @@ fn a_yarn_client_that_is_the_master_is_given_the_masters_time() {
          attach-yarn 1.1
          live 60000",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
             submit unmanaged yarn
                 persist submitted 1
                 1: NEW -> SUBMITTED
@@ -583,6 +468,7 @@ fn containers_grow_and_shrink() {
          submit memory=512
          started 1.1#1
          attach 1.1
+         --
          ask 1.1 1 1024 1
          update 1.1 more 1.1#2 0 2048
          started 1.1#2
@@ -608,26 +494,6 @@ fn containers_grow_and_shrink() {
          resized 1.1#3 1536
          update 1.1 less 1.1#3 7 1024",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
-            submit memory=512
-                persist submitted 1
-                1: NEW -> SUBMITTED
-                1: SUBMITTED -> ACCEPTED
-                1.1: NEW -> SCHEDULED
-                reply submitted 1
-                1.1: SCHEDULED -> ALLOCATED
-                persist started 1.1
-                a <- start 1.1#1
-                1.1: ALLOCATED -> LAUNCHED
-            started 1.1#1
-            attach 1.1
-                persist registered 1.1
-                1.1: LAUNCHED -> RUNNING
-                1: ACCEPTED -> RUNNING
-                1.1 <- registered
             ask 1.1 1 1024 1
                 1.1 <- granted 1.1#2@a
             update 1.1 more 1.1#2 0 2048
@@ -688,6 +554,7 @@ fn a_wish_is_not_too_large_while_its_node_is_awaited() {
          submit yarn
          started 1.1#1
          attach-yarn 1.1
+         --
          restart
          node a 4096 4 1.1#1
          attach-yarn 1.1
@@ -695,30 +562,6 @@ fn a_wish_is_not_too_large_while_its_node_is_awaited() {
          node b 8192 4
          ask 1.1 1 9000 1",
         &expect![[r#"
-            node a 4096 4
-                persist known a
-                a: NEW -> RUNNING
-                a <- registered
-            node b 8192 4
-                persist known b
-                b: NEW -> RUNNING
-                b <- registered
-            submit yarn
-                persist submitted 1
-                1: NEW -> SUBMITTED
-                1: SUBMITTED -> ACCEPTED
-                1.1: NEW -> SCHEDULED
-                reply submitted 1
-                1.1: SCHEDULED -> ALLOCATED
-                persist started 1.1
-                a <- start 1.1#1
-                1.1: ALLOCATED -> LAUNCHED
-            started 1.1#1
-            attach-yarn 1.1
-                persist registered 1.1
-                1.1: LAUNCHED -> RUNNING
-                1: ACCEPTED -> RUNNING
-                1.1 <- registered
             restart
                 persist epoch 2
             node a 4096 4 1.1#1

@@ -329,12 +329,18 @@ impl World {
     }
 
     /// Runs a script, one event a line; see the match for the words.
+    /// Runs a script. What stands before a line `--` is a known beginning: it is left out of the
+    /// transcript.
     pub(super) fn run(&mut self, script: &str) {
         for line in script
             .lines()
             .map(str::trim)
             .filter(|line| !line.is_empty())
         {
+            if line == "--" {
+                self.transcript.clear();
+                continue;
+            }
             writeln!(self.transcript, "{line}").unwrap();
             let words: Vec<&str> = line.split_whitespace().collect();
             self.run_line(&words);
@@ -672,4 +678,16 @@ fn submission_of(fields: &[&str]) -> Submission {
         }
     }
     submission
+}
+
+/// A world of the default settings after a script.
+pub(super) fn ran(script: &str) -> World {
+    let mut world = World::new(Config::default());
+    world.run(script);
+    world
+}
+
+/// Compares what a script does with what it should.
+pub(super) fn check(script: &str, expected: &expect_test::Expect) {
+    expected.assert_eq(&ran(script).transcript);
 }
