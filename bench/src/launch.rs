@@ -165,8 +165,8 @@ fn measure(arguments: &LaunchArguments, dir: &Path, groups: &CgroupRoot) -> anyh
     let launcher = Launcher::start(&init)?;
     let unified = Path::new("/sys/fs/cgroup/unified");
     let mut workers = Workers {
-        floors: Worker::start_with(dir, &init, None)?,
-        runtimes: Worker::start_with(dir, &init, unified.exists().then_some(unified))?,
+        floors: Worker::start_with(dir, &init, None, None)?,
+        runtimes: Worker::start_with(dir, &init, unified.exists().then_some(unified), None)?,
     };
     let ballast = vec![1_u8; arguments.ballast << 20];
     let mut ours = Series::new("bobbin");
@@ -327,14 +327,24 @@ pub(crate) struct Worker {
 impl Worker {
     /// With the launcher that stands beside this program.
     pub(crate) fn start(dir: &Path, hide: Option<&Path>) -> anyhow::Result<Worker> {
-        Worker::start_with(dir, &init_beside()?, hide)
+        Worker::start_with(dir, &init_beside()?, hide, None)
+    }
+
+    /// As [`Worker::start`], with a floor that runs another program than `true`.
+    pub(crate) fn start_running(dir: &Path, program: &str) -> anyhow::Result<Worker> {
+        Worker::start_with(dir, &init_beside()?, None, Some(program))
     }
 
     #[expect(
         clippy::disallowed_methods,
         reason = "a small process measures what a large one would not"
     )]
-    fn start_with(dir: &Path, init: &Path, hide: Option<&Path>) -> anyhow::Result<Worker> {
+    fn start_with(
+        dir: &Path,
+        init: &Path,
+        hide: Option<&Path>,
+        program: Option<&str>,
+    ) -> anyhow::Result<Worker> {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .arg("worker")
@@ -345,6 +355,9 @@ impl Worker {
             .stdout(Stdio::piped());
         if let Some(hide) = hide {
             command.arg("--hide").arg(hide);
+        }
+        if let Some(program) = program {
+            command.arg("--program").arg(program);
         }
         let mut child = command
             .spawn()
@@ -359,7 +372,16 @@ impl Worker {
     }
 
     pub(crate) fn once(&mut self, what: &str) -> anyhow::Result<(Duration, Duration)> {
-        writeln!(self.input, "{what}")?;
+        self.begin(what)?;
+        self.result(what)
+    }
+
+    /// Starts a measurement, so that others can run beside it; its `result` must be fetched.
+    pub(crate) fn begin(&mut self, what: &str) -> anyhow::Result<()> {
+        writeln!(self.input, "{what}").context("the measuring process has ended")
+    }
+
+    pub(crate) fn result(&mut self, what: &str) -> anyhow::Result<(Duration, Duration)> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
         let mut times = line

@@ -54,6 +54,24 @@ pub(crate) fn median_ratio(ours: &[Duration], floor: &[Duration]) -> f64 {
     percentile(&sorted(ratios), 0.5)
 }
 
+/// Median and both ends of a few values.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) most: f64,
+}
+
+/// Summarizes one value a round; all 0 without any.
+pub(crate) fn spread(values: &[f64]) -> Spread {
+    let values = sorted(values.iter().copied());
+    Spread {
+        median: percentile(&values, 0.5),
+        least: values.first().copied().unwrap_or(0.0),
+        most: values.last().copied().unwrap_or(0.0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +91,17 @@ mod tests {
             (5, 3.0, 5.0)
         );
         assert_eq!(super::summary(&[]).p50_ms, 0.0);
+    }
+
+    #[test]
+    fn a_spread_has_its_ends() {
+        let wanted = Spread {
+            median: 2.0,
+            least: 1.0,
+            most: 9.0,
+        };
+        assert_eq!(spread(&[9.0, 1.0, 2.0]), wanted);
+        assert_eq!(spread(&[]).most, 0.0);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::Context;
 use bobbin_sandbox::bare::{Bare, BareRoot};
@@ -13,6 +14,9 @@ use bobbin_sandbox::{CgroupLimits, CgroupRoot, CpuMode, Launcher};
 use crate::launch::{SMALL, ours_once, spec_in};
 use crate::runtimes::{Runtime, run_once, write_bundle};
 
+/// Before a number: as many bare launches, one after the other; the second time is for all of them.
+pub(crate) const MANY: &str = "bare-times-";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct WorkerArguments {
     /// Folder for the containers' folders.
@@ -20,6 +24,9 @@ pub(crate) struct WorkerArguments {
     /// The launcher, for our own launch from a small process.
     #[arg(long)]
     init: PathBuf,
+    /// What the floor runs instead of `true`, which must need no arguments.
+    #[arg(long)]
+    program: Option<String>,
     /// Hide this mount first (a v2 tree that runtimes cannot take for a hybrid host).
     #[arg(long)]
     hide: Option<PathBuf>,
@@ -51,6 +58,9 @@ fn hide(path: &Path) -> anyhow::Result<()> {
 fn serve(arguments: &WorkerArguments, groups: &CgroupRoot) -> anyhow::Result<()> {
     let dir = &arguments.dir;
     let mut spec = spec_in(&dir.join(format!("worker-{}", std::process::id())))?;
+    if let Some(program) = &arguments.program {
+        spec.argv = vec![program.clone()];
+    }
     let limits = CgroupLimits {
         memory_mib: spec.memory_mib,
         vcores: spec.vcores,
@@ -81,6 +91,13 @@ fn serve(arguments: &WorkerArguments, groups: &CgroupRoot) -> anyhow::Result<()>
                 };
                 let times = bare.run(root)?;
                 (times.to_exec.as_nanos(), times.to_reaped.as_nanos())
+            }
+            many if many.starts_with(MANY) => {
+                let start = Instant::now();
+                for _ in 0..many[MANY.len()..].parse()? {
+                    bare.run(BareRoot::Same)?;
+                }
+                (0, start.elapsed().as_nanos())
             }
             SMALL => {
                 let launcher = match &launcher {
