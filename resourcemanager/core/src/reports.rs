@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bobbin_types::{
     ApplicationId, AttemptId, AttemptState, ContainerId, FinalStatus, NodeId, NodeState, Resource,
@@ -11,6 +12,7 @@ use bobbin_types::{
 use crate::application::Application;
 use crate::attempt::Attempt;
 use crate::authority::{ApplicationRights, Object, Operation, Principal, may};
+use crate::event::Ask;
 use crate::limits::{PAGE_DEFAULT, PAGE_MAX};
 use crate::manager::ResourceManager;
 use crate::node::Node;
@@ -219,6 +221,7 @@ impl ResourceManager {
             used_seconds: application.used_seconds(self.now),
             wanted,
             wanted_containers,
+            asks: asks(application),
             timeout: application.lifetime.map(|lifetime| TimeoutReport {
                 expires: lifetime.expires,
                 remaining_ms: lifetime.remaining_ms(self.wall),
@@ -485,6 +488,16 @@ impl ResourceManager {
             .and_then(Application::live_attempt)
             .is_some_and(|live| live.id == attempt)
     }
+}
+
+fn asks(application: &Application) -> Vec<Ask> {
+    let asks = application.asks.iter();
+    asks.map(|(key, wanted)| Ask {
+        key: Arc::clone(key),
+        count: wanted.count,
+        relax_locality: wanted.relax_locality,
+    })
+    .collect()
 }
 
 /// Whether a list that is filtered so shows the application.

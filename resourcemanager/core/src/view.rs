@@ -7,6 +7,7 @@ use bobbin_types::{
     ExitStatus, FinalStatus, NodeId, NodeState, Resource, UserName, WallMillis,
 };
 
+use crate::event::Ask;
 use crate::launch::LaunchContract;
 use crate::usage::ResourceSeconds;
 
@@ -157,6 +158,8 @@ pub struct ApplicationReport {
     /// Asked for and not granted, its master's container included.
     pub wanted: Resource,
     pub wanted_containers: u64,
+    /// What its master asks for and has not got, in the order in which it is served.
+    pub asks: Vec<Ask>,
     pub timeout: Option<TimeoutReport>,
     pub node_label: String,
     pub view_acl: String,

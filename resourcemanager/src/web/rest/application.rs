@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use bobbin_rm_core::Ask;
 use bobbin_rm_core::view::{ApplicationReport, MasterPlace, TimeoutReport};
 use bobbin_types::{Resource, WallMillis, YarnApplicationState};
 
 use super::document::{Element, Value};
 use super::problem::Problem;
 use super::query::{Query, shown};
-use super::resources::percent;
+use super::resources::{percent, resource};
 use crate::yarn::iso_time;
 
 /// Lines that a caller can do without, by the words of `deSelects`.
@@ -174,6 +175,29 @@ fn detail(element: Element, report: &ApplicationReport, frame: &Frame) -> Elemen
         .with("appNodeLabelExpression", label)
         .with("amNodeLabelExpression", label)
         .with("timeouts", timeouts(report.timeout.as_ref()))
+        .maybe("resourceRequests", resource_requests(&report.asks))
+}
+
+/// Source: `ResourceRequestInfo`. YARN leaves the field out of an application that asks for nothing.
+fn resource_requests(asks: &[Ask]) -> Option<Value> {
+    let rows: Vec<Element> = asks.iter().map(resource_request).collect();
+    (!rows.is_empty()).then(|| Value::from(rows))
+}
+
+fn resource_request(ask: &Ask) -> Element {
+    let execution = Element::new()
+        .with("executionType", "GUARANTEED")
+        .with("enforceExecutionType", false);
+    Element::new()
+        .with("priority", ask.key.priority)
+        .with("resourceName", ask.key.place.as_str())
+        .with("capability", resource(&ask.key.capability))
+        .with("numContainers", ask.count)
+        .with("relaxLocality", ask.relax_locality)
+        .with("nodeLabelExpression", ask.key.node_label.as_str())
+        .with("executionTypeRequest", execution)
+        .with("allocationRequestId", ask.key.request_id)
+        .with("enforceExecutionType", false)
 }
 
 fn usage(element: Element, report: &ApplicationReport, ended: bool, total: &Resource) -> Element {
@@ -290,6 +314,42 @@ mod tests {
         let text =
             Document::new("app", application(report, may_view, &frame())).write(Format::Json);
         serde_json::from_str::<serde_json::Value>(&text).unwrap()["app"].take()
+    }
+
+    #[test]
+    fn what_it_asks_for_is_shown_to_those_who_may_see_it() {
+        let mut report = samples::ended();
+        assert_eq!(
+            json(&report, true)["resourceRequests"],
+            serde_json::Value::Null
+        );
+        report.asks = vec![Ask {
+            key: std::sync::Arc::new(bobbin_rm_core::AskKey {
+                priority: 20,
+                request_id: 7,
+                place: "*".to_owned(),
+                capability: Resource::new(1_024, 2),
+                node_label: String::new(),
+            }),
+            count: 3,
+            relax_locality: true,
+        }];
+        assert_eq!(
+            json(&report, false)["resourceRequests"],
+            serde_json::Value::Null
+        );
+        let request = json(&report, true)["resourceRequests"][0].take();
+        for (name, value) in [
+            ("priority", serde_json::json!(20)),
+            ("resourceName", "*".into()),
+            ("numContainers", 3.into()),
+            ("relaxLocality", true.into()),
+            ("nodeLabelExpression", "".into()),
+            ("allocationRequestId", 7.into()),
+        ] {
+            assert_eq!(request[name], value, "{name}");
+        }
+        assert_eq!(request["capability"]["memory"], 1_024);
     }
 
     #[test]

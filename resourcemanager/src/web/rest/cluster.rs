@@ -165,6 +165,7 @@ fn leaf(queue: &QueueReport, total: &Resource, largest: &Resource) -> Element {
             bobbin_rm_core::limits::APPLICATIONS_LIVE_MAX,
         )
         .with("userLimit", 100)
+        // Who else is there is nobody's business: the answer is the same for all callers.
         .with("users", Element::new())
         .with("userLimitFactor", 1.0_f32)
         .with("configuredMaxAMResourceLimit", 1.0_f32)

@@ -81,9 +81,10 @@ impl Call {
         match &self.principal {
             Principal::User { name, .. } => name.clone(),
             // All of them together: they have little to read here.
-            Principal::Attempt(_) | Principal::Node(_) | Principal::Container(_) => {
-                "_machine".parse().expect("it is a user's name")
-            }
+            Principal::Attempt(_)
+            | Principal::Node(_)
+            | Principal::Container(_)
+            | Principal::Tenant(_) => "_machine".parse().expect("it is a user's name"),
         }
     }
 

@@ -78,7 +78,7 @@ pub(super) async fn handle(State(web): State<Arc<Web>>, request: Request<Body>) 
     let shown = format.unwrap_or(Format::Json);
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let delegation = query.as_ref().ok().and_then(|q| q.get("delegation"));
-    let principal = match web.principal(&parts, delegation) {
+    let principal = match web.principal(&parts, delegation).await {
         Ok(principal) => principal,
         Err(unproven) => return unknown_caller(&unproven),
     };

@@ -55,7 +55,8 @@ impl Call {
             bobbin_rm_core::Principal::User { name, .. } => name.to_string(),
             other @ (bobbin_rm_core::Principal::Attempt(_)
             | bobbin_rm_core::Principal::Node(_)
-            | bobbin_rm_core::Principal::Container(_)) => other.to_string(),
+            | bobbin_rm_core::Principal::Container(_)
+            | bobbin_rm_core::Principal::Tenant(_)) => other.to_string(),
         };
         let element = Element::new()
             .with("rmLoginUser", login)

@@ -65,6 +65,7 @@ pub(in crate::web) fn ended() -> ApplicationReport {
         },
         wanted: Resource::default(),
         wanted_containers: 0,
+        asks: Vec::new(),
         timeout: None,
         node_label: String::new(),
         view_acl: String::new(),
