@@ -69,7 +69,7 @@ pub(crate) fn may_read(
             .parse::<AttemptId>()
             .is_ok_and(|attempt| attempt.application.to_string() == application),
         TokenKind::Container => container.as_ref() == Some(&claims.container),
-        TokenKind::User | TokenKind::Node | TokenKind::Attempt => false,
+        TokenKind::User | TokenKind::Node | TokenKind::Attempt | TokenKind::Files => false,
     }
 }
 

@@ -26,6 +26,7 @@ use crate::folders::{ContainerFolders, ContainerPaths};
 use crate::localizer::{Asker, Hold};
 use crate::node::Node;
 use crate::yarn::contract::{self, CREDENTIALS, is_yarn};
+use crate::yarn::files_token;
 
 /// Secrets of a container.
 const SECRETS_MAX: usize = 100;
@@ -230,9 +231,14 @@ pub(crate) async fn prepare(
     cancel: &CancellationToken,
 ) -> Result<Prepared, Exit> {
     let origin = order.origin;
+    let services = if is_yarn(&order.launch) {
+        node.localizer.trees.services().await
+    } else {
+        Vec::new()
+    };
     let first = {
         let (node, work, launch) = (node.clone(), work.clone(), order.launch.clone());
-        move || make_folders(&node, &work, &launch, origin)
+        move || make_folders(&node, &work, &launch, origin, services)
     };
     let (account, paths, folders) = blocking(first).await?;
     let account = Arc::new(account);
@@ -283,6 +289,7 @@ fn make_folders(
     work: &ContainerWork,
     launch: &v1::LaunchContext,
     origin: Origin,
+    services: Vec<String>,
 ) -> Result<(Account, ContainerPaths, ContainerFolders), Exit> {
     let account = node
         .accounts
@@ -310,7 +317,11 @@ fn make_folders(
                 node: &node.environment,
             };
             let script = contract::launch_script(launch, &place);
-            let credentials = contract::credentials(launch, origin);
+            let files = contract::FilesRight {
+                token: files_token(node, work.container, &account),
+                services,
+            };
+            let credentials = contract::credentials(launch, origin, &files);
             let work = &folders.work;
             work.write(contract::SCRIPT_FILE, script.as_bytes(), 0o700, own)?;
             work.write(CREDENTIALS, &credentials, 0o600, own)?;

@@ -173,6 +173,16 @@ impl Keys {
             .map_or_else(|| "".into(), |key| key.mint(&claims).into())
     }
 
+    /// What proves the program in a container at the resource manager's file tree; `None` without a
+    /// key.
+    pub(crate) fn files_token(&self, claims: &Claims) -> Option<String> {
+        let claims = Claims {
+            kind: TokenKind::Files,
+            ..claims.clone()
+        };
+        self.current().map(|key| key.mint(&claims))
+    }
+
     fn verify_at(
         &self,
         node: &NodeId,

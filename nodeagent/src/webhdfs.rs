@@ -9,6 +9,7 @@ mod http;
 mod place;
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -164,6 +165,38 @@ impl Trees {
         )))
     }
 
+    /// The addresses of the resource manager's tree, as Hadoop's clients compute them for looking up
+    /// their tokens; none before the registration.
+    ///
+    /// Source: `SecurityUtil.buildTokenService`.
+    pub(crate) async fn services(&self) -> Vec<String> {
+        let own = self
+            .own
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let Some((host, port)) = split_authority(&own) else {
+            return Vec::new();
+        };
+        let mut services = vec![own.clone()];
+        let mut found = place::addresses(host, port).await;
+        // A resource manager of this very host may listen at all of its addresses.
+        if found.iter().any(|address| address.ip().is_loopback())
+            && let Some(name) = nix::unistd::gethostname()
+                .ok()
+                .and_then(|n| n.into_string().ok())
+        {
+            found.extend(place::addresses(&name, port).await);
+        }
+        for address in found {
+            let service = format!("{}:{port}", java_text(address.ip()));
+            if !services.contains(&service) {
+                services.push(service);
+            }
+        }
+        services
+    }
+
     /// Whose token this is, in the resource manager's words.
     ///
     /// # Errors
@@ -223,6 +256,16 @@ impl Trees {
                 other => return other,
             }
         }
+    }
+}
+
+/// As Java writes it: of IPv6 all eight numbers, without brackets.
+///
+/// Source: `java.net.InetAddress.getHostAddress`.
+fn java_text(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => v6.segments().map(|part| format!("{part:x}")).join(":"),
     }
 }
 

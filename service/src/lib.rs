@@ -8,6 +8,7 @@
 mod client_settings;
 mod connect;
 mod files;
+mod hadoop_form;
 mod hadoop_keys;
 pub mod http;
 mod identity;
@@ -16,6 +17,7 @@ mod run_files;
 mod serve;
 mod settings;
 mod shutdown;
+mod socket_home;
 mod socket_owner;
 mod token;
 
@@ -28,6 +30,7 @@ pub use connect::{
 pub use files::{
     FileError, FolderLock, LockError, atomic_write, create_folder, lock_folder, sync_folder,
 };
+pub use hadoop_form::{from_hadoop_form, to_hadoop_form};
 pub use hadoop_keys::{KEY_ROLL_MS, hadoop_keys, key_generation, signing_keys};
 pub use identity::{Account, AccountError, Peer, account_of_name, account_of_uid, own_uid, peer};
 pub use logging::{init_logging, raise_file_limit};
@@ -35,7 +38,7 @@ pub use run_files::{DaemonInfo, RunFileError, RunFiles, process_start_ticks, rea
 pub use serve::{Listener, ServeError, ServeLimits, serve};
 pub use settings::{SettingsError, check_keys, load, load_from};
 pub use shutdown::{notify_ready, notify_stopping, on_signals};
-pub use socket_owner::{SocketOwnerError, socket_owner};
+pub use socket_owner::{SocketOwner, SocketOwnerError, socket_owner};
 pub use token::{
     Claims, MasterSecretError, SecretKey, TokenError, TokenKind, bearer, claimed_node,
     load_or_create_secret,

@@ -3,6 +3,10 @@
 //! The kernel is asked over netlink for the one socket with the connection's exact four addresses.
 //! What does not answer the question in full proves nothing: there is no fallback to anything that
 //! a peer could have said itself.
+//!
+//! Containers share the host's network, and their programs run as their users: so the uid alone does
+//! not tell a person from what runs in one of his containers. [`SocketOwner::uid_outside_containers`]
+//! does.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -12,6 +16,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recvfrom, send, socket,
 };
+
+use crate::socket_home::{Home, Host, Socket};
 
 /// Source: `SOCK_DIAG_BY_FAMILY`, linux/sock_diag.h.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -24,6 +30,10 @@ const HEADER_BYTES: usize = 16;
 const REQUEST_BYTES: usize = 56;
 /// `struct inet_diag_msg`.
 const ANSWER_BYTES: usize = 72;
+/// Source: `INET_DIAG_CGROUP_ID`, linux/inet_diag.h; since Linux 5.8.
+const CGROUP_ID: u16 = 21;
+/// Length and type of a `struct nlattr`.
+const ATTRIBUTE_HEADER_BYTES: usize = 4;
 const SEQUENCE: u32 = 1;
 
 /// Why the kernel proves nobody.
@@ -35,6 +45,19 @@ pub enum SocketOwnerError {
     Gone { peer: SocketAddr },
     #[error("the owner of the connection from {peer} has no uid that this process can see")]
     OtherNamespace { peer: SocketAddr },
+    #[error(
+        "the connection from {peer} comes from inside a container, where a socket proves nobody"
+    )]
+    InContainer { peer: SocketAddr },
+    #[error(
+        "user {uid} has containers on this host, and whether the connection from {peer} is one's \
+         cannot be told here"
+    )]
+    Unclear { uid: u32, peer: SocketAddr },
+    #[error("the processes of user {uid} cannot be seen in /proc")]
+    Unseen { uid: u32 },
+    #[error("the processes of this host cannot be listed")]
+    Processes(#[source] io::Error),
     #[error("the kernel cannot be asked who owns a socket")]
     Netlink(#[source] io::Error),
     #[error("the kernel's answer about a socket is not understood")]
@@ -55,9 +78,58 @@ struct Answer {
     state: u8,
     uid: u32,
     inode: u32,
+    /// Of the unified hierarchy, where the socket was made; kernels before 5.8 do not say.
+    cgroup: Option<u64>,
 }
 
-/// The uid that owns the other end of `stream`, an accepted TCP connection with both ends on the
+/// The other end of a loopback connection.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketOwner {
+    uid: u32,
+    inode: u32,
+    cgroup: Option<u64>,
+    tuple: Tuple,
+}
+
+impl SocketOwner {
+    /// Whose socket it is. A container's has its user's uid: this proves a share of the
+    /// connections, not a person.
+    #[must_use]
+    pub fn uid(&self) -> u32 {
+        self.uid
+    }
+
+    /// The uid, if the socket is held outside of all containers. Looks at every process of the
+    /// host: blocking, some milliseconds.
+    ///
+    /// # Errors
+    /// It is a container's, that cannot be told, or the connection is gone.
+    pub fn uid_outside_containers(&self) -> Result<u32, SocketOwnerError> {
+        let peer = SocketAddr::from(self.tuple.from);
+        let socket = Socket {
+            uid: self.uid,
+            inode: self.inode,
+            cgroup: self.cgroup,
+        };
+        let home = Host::this().home(&socket);
+        // Still the same socket: so somebody held it all the while, and had to be seen.
+        match ask(self.tuple)? {
+            Some(now) if now.tuple == self.tuple && now.inode == self.inode => {}
+            Some(_) | None => return Err(SocketOwnerError::Gone { peer }),
+        }
+        match home.map_err(SocketOwnerError::Processes)? {
+            Home::Host => Ok(self.uid),
+            Home::Container => Err(SocketOwnerError::InContainer { peer }),
+            Home::Unclear => Err(SocketOwnerError::Unclear {
+                uid: self.uid,
+                peer,
+            }),
+            Home::Unseen => Err(SocketOwnerError::Unseen { uid: self.uid }),
+        }
+    }
+}
+
+/// The owner of the other end of `stream`, an accepted TCP connection with both ends on the
 /// loopback address. Does not block: the kernel answers while it is asked.
 ///
 /// Source: sock_diag(7), `inet_diag`.
@@ -68,7 +140,7 @@ pub fn socket_owner(
     stream: &impl AsFd,
     local: SocketAddr,
     peer: SocketAddr,
-) -> Result<u32, SocketOwnerError> {
+) -> Result<SocketOwner, SocketOwnerError> {
     let tuple = Tuple {
         from: (peer.ip().to_canonical(), peer.port()),
         to: (local.ip().to_canonical(), local.port()),
@@ -97,7 +169,12 @@ pub fn socket_owner(
     if theirs.uid == overflow_uid() && !sees_every_uid() {
         return Err(SocketOwnerError::OtherNamespace { peer });
     }
-    Ok(theirs.uid)
+    Ok(SocketOwner {
+        uid: theirs.uid,
+        inode: theirs.inode,
+        cgroup: theirs.cgroup,
+        tuple,
+    })
 }
 
 /// What uids without a name in this user namespace are shown as.
@@ -230,7 +307,23 @@ fn answer(body: &[u8]) -> Option<Answer> {
         },
         uid: number(64)?,
         inode: number(68)?,
+        cgroup: cgroup_of(body.get(ANSWER_BYTES..).unwrap_or_default()),
     })
+}
+
+/// The group among the attributes behind an answer.
+fn cgroup_of(mut attributes: &[u8]) -> Option<u64> {
+    loop {
+        let (header, _) = attributes.split_first_chunk::<ATTRIBUTE_HEADER_BYTES>()?;
+        let [a, b, c, d] = *header;
+        let length = usize::from(u16::from_ne_bytes([a, b]));
+        let value = attributes.get(ATTRIBUTE_HEADER_BYTES..length)?;
+        if u16::from_ne_bytes([c, d]) == CGROUP_ID {
+            return Some(u64::from_ne_bytes(value.try_into().ok()?));
+        }
+        // Each begins at a multiple of four.
+        attributes = attributes.get(length.next_multiple_of(ATTRIBUTE_HEADER_BYTES)..)?;
+    }
 }
 
 #[cfg(test)]
@@ -246,12 +339,16 @@ mod tests {
         (listener.accept().unwrap().0, client)
     }
 
-    fn owner(server: &TcpStream) -> Result<u32, SocketOwnerError> {
+    fn owner(server: &TcpStream) -> Result<SocketOwner, SocketOwnerError> {
         socket_owner(
             server,
             server.local_addr().unwrap(),
             server.peer_addr().unwrap(),
         )
+    }
+
+    fn uid(server: &TcpStream) -> Result<u32, SocketOwnerError> {
+        owner(server)?.uid_outside_containers()
     }
 
     #[test]
@@ -265,7 +362,7 @@ mod tests {
             ("127.0.0.1:0", "[::ffff:127.0.0.1]"),
         ] {
             let (server, _client) = accepted(bind, connect);
-            assert_eq!(owner(&server).unwrap(), own, "{bind} {connect}");
+            assert_eq!(uid(&server).unwrap(), own, "{bind} {connect}");
         }
     }
 
@@ -317,9 +414,77 @@ mod tests {
             .spawn()
             .unwrap();
         let (server, _) = listener.accept().unwrap();
-        assert_eq!(owner(&server).unwrap(), 12345);
+        assert_eq!(uid(&server).unwrap(), 12345);
         drop(server);
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn who_is_gone_when_it_is_asked_again_proves_nobody() {
+        let (server, client) = accepted("127.0.0.1:0", "127.0.0.1");
+        let owner = owner(&server).unwrap();
+        assert_eq!(owner.uid(), crate::own_uid());
+        drop(client);
+        let gone = owner.uid_outside_containers();
+        assert!(
+            matches!(gone, Err(SocketOwnerError::Gone { .. })),
+            "{gone:?}"
+        );
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test that needs a process in another pid namespace"
+    )]
+    #[test]
+    fn a_process_in_a_pid_namespace_of_its_own_proves_nobody() {
+        let unshared = |words: &[&str]| {
+            let mut command = std::process::Command::new("unshare");
+            command
+                .args(["--fork", "--pid", "--kill-child"])
+                .args(words);
+            command.stdin(std::process::Stdio::null());
+            command
+        };
+        if !unshared(&["true"]).status().is_ok_and(|s| s.success()) {
+            println!("SKIPPED: a_process_in_a_pid_namespace_of_its_own_proves_nobody: needs root");
+            return;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; cat <&3");
+        let mut child = unshared(&["bash", "-c", &script]).spawn().unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let refused = uid(&server);
+        assert!(
+            matches!(refused, Err(SocketOwnerError::InContainer { .. })),
+            "{refused:?}"
+        );
+        // Beside it the same user is still himself, by a socket of the host.
+        let (own, _client) = accepted("127.0.0.1:0", "127.0.0.1");
+        assert_eq!(uid(&own).unwrap(), crate::own_uid());
+        drop(server);
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_sockets_group_is_found_among_the_attributes() {
+        let group = 0x0102_0304_0506_0708_u64;
+        let mut bytes = Vec::new();
+        // One byte of another kind, padded, then the group.
+        for (kind, value) in [(8_u16, vec![3]), (CGROUP_ID, group.to_ne_bytes().to_vec())] {
+            let length = u16::try_from(ATTRIBUTE_HEADER_BYTES + value.len()).unwrap();
+            bytes.extend(length.to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend(value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        assert_eq!(cgroup_of(&bytes), Some(group));
+        for length in 0..bytes.len() {
+            assert_eq!(cgroup_of(&bytes[..length]), None, "{length}");
+        }
+        // A length of zero leads nowhere, and not round and round.
+        assert_eq!(cgroup_of(&[0; 64]), None);
     }
 
     #[test]
@@ -328,6 +493,7 @@ mod tests {
         proptest!(|(bytes in proptest::collection::vec(any::<u8>(), 0..200))| {
             drop(read(&bytes));
             let _ = answer(&bytes);
+            let _ = cgroup_of(&bytes);
         });
     }
 }

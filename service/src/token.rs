@@ -38,6 +38,9 @@ pub enum TokenKind {
     AmNode,
     /// The resource manager reading logs for a client. Signed with the node's key.
     Relay,
+    /// Whatever runs in one container, at the resource manager's file tree, as its user and as long
+    /// as it lives there. Signed with its node's key.
+    Files,
 }
 
 /// What a token claims. Fields that its kind does not use are empty.
@@ -265,6 +268,12 @@ pub fn bearer(metadata: &tonic::metadata::MetadataMap) -> Result<&str, TokenErro
     text.strip_prefix("Bearer ")
         .map(str::trim)
         .ok_or(TokenError::Malformed)
+}
+
+/// Whether a text begins as a token of Bobbin's does.
+pub(crate) fn is_ours(text: &str) -> bool {
+    let rest = text.strip_prefix(PREFIX);
+    rest.is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// The node that a token says it is for, unproven: it only chooses the key to check it with.

@@ -62,9 +62,11 @@ impl fmt::Display for Caller {
             Caller::Token(claims) => match claims.kind {
                 TokenKind::Container => write!(f, "{}", claims.container),
                 TokenKind::AmNode => write!(f, "{}", claims.attempt),
-                TokenKind::Relay | TokenKind::User | TokenKind::Node | TokenKind::Attempt => {
-                    f.write_str("the log relay")
-                }
+                TokenKind::Relay
+                | TokenKind::User
+                | TokenKind::Node
+                | TokenKind::Attempt
+                | TokenKind::Files => f.write_str("the log relay"),
             },
         }
     }
@@ -105,7 +107,7 @@ impl Web {
         if let Some(token) = bearer(&parts.headers)? {
             return self.by_token(token).await;
         }
-        let uid = socket_uid(parts, REMEDY)?;
+        let uid = socket_uid(parts, REMEDY).await?;
         let names = [self.node.node_id.host()];
         if let Some(problem) = browser_problem(&parts.method, &parts.headers, &names) {
             return Err(Unproven::Nothing(format!("{problem}; {REMEDY}")));

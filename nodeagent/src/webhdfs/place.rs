@@ -82,7 +82,7 @@ impl Place {
     }
 }
 
-async fn addresses(host: &str, port: u16) -> Vec<SocketAddr> {
+pub(super) async fn addresses(host: &str, port: u16) -> Vec<SocketAddr> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     match tokio::net::lookup_host((bare, port)).await {
         Ok(found) => found

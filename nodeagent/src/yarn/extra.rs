@@ -27,6 +27,9 @@ use crate::node::Node;
 
 /// How long the token holds that a file is fetched with.
 const FETCH_MS: u64 = 24 * 3_600_000;
+/// Longest that a container can use its user's files. Its end ends that at once: this is only the
+/// end that every token has.
+const FILES_MS: u64 = 400 * 24 * 3_600_000;
 
 /// How far one file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,7 +165,16 @@ pub(super) fn add(
 
 /// What proves the container when a file is fetched for it.
 pub(super) fn fetch_claims(node: &Node, id: ContainerId, account: &Account) -> Claims {
-    let expires = WallMillis(wall_now().0.saturating_add(FETCH_MS));
+    claims(node, id, account, FETCH_MS)
+}
+
+/// What proves the container's own program at the resource manager's file tree.
+pub(crate) fn files_token(node: &Node, id: ContainerId, account: &Account) -> Option<String> {
+    node.keys.files_token(&claims(node, id, account, FILES_MS))
+}
+
+fn claims(node: &Node, id: ContainerId, account: &Account, valid_ms: u64) -> Claims {
+    let expires = WallMillis(wall_now().0.saturating_add(valid_ms));
     let mut claims = Claims::new(TokenKind::Container, expires);
     claims.user.clone_from(&account.name);
     claims.application = id.application().to_string();

@@ -11,4 +11,4 @@ mod extra;
 mod launch_context;
 mod tokens;
 
-pub(crate) use extra::{Extras, Progress};
+pub(crate) use extra::{Extras, Progress, files_token};

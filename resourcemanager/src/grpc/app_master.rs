@@ -119,7 +119,10 @@ impl ApplicationMaster for MasterService {
         let principal = self.doors.doorkeeper.principal(&request)?;
         let attempt = match &principal {
             Principal::Attempt(attempt) => *attempt,
-            Principal::User { .. } | Principal::Node(_) | Principal::Container(_) => {
+            Principal::User { .. }
+            | Principal::Node(_)
+            | Principal::Container(_)
+            | Principal::Tenant(_) => {
                 authorize(&principal, Operation::AttachMaster, &Object::Cluster)?;
                 return Err(Status::permission_denied(
                     "only an attempt's token registers a master",

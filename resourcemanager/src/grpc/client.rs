@@ -103,7 +103,10 @@ impl ClientService {
     fn submitter(&self, principal: &Principal) -> Result<UserName, Status> {
         match principal {
             Principal::User { name, .. } => Ok(name.clone()),
-            Principal::Attempt(_) | Principal::Node(_) | Principal::Container(_) => {
+            Principal::Attempt(_)
+            | Principal::Node(_)
+            | Principal::Container(_)
+            | Principal::Tenant(_) => {
                 Err(Status::permission_denied("only users submit applications"))
             }
         }
@@ -157,9 +160,10 @@ impl Client for ClientService {
                 administrator,
                 ..
             } => (name.to_string(), administrator),
-            other @ (Principal::Attempt(_) | Principal::Node(_) | Principal::Container(_)) => {
-                (other.to_string(), false)
-            }
+            other @ (Principal::Attempt(_)
+            | Principal::Node(_)
+            | Principal::Container(_)
+            | Principal::Tenant(_)) => (other.to_string(), false),
         };
         answer.hadoop = Some(self.doors.hadoop.clone());
         Ok(Response::new(answer))

@@ -132,7 +132,7 @@ impl Doorkeeper {
             Err(TokenError::Signature) => {
                 let node = claimed_node(token).ok_or(TokenError::Signature)?;
                 let key = self.secret.for_node(&node);
-                key.verify(token, &[TokenKind::Container], wall_now())?
+                key.verify(token, &[TokenKind::Container, TokenKind::Files], wall_now())?
             }
             other => other?,
         };
@@ -148,6 +148,9 @@ impl Doorkeeper {
             }
             TokenKind::Container => {
                 Principal::Container(claims.container.parse().map_err(|_| malformed(()))?)
+            }
+            TokenKind::Files => {
+                Principal::Tenant(claims.container.parse().map_err(|_| malformed(()))?)
             }
             TokenKind::AmNode | TokenKind::Relay => {
                 return Err(TokenError::WrongKind);

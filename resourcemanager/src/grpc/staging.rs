@@ -75,7 +75,10 @@ impl Staging for StagingService {
         let principal = self.doorkeeper.principal(&request)?;
         let owner = match &principal {
             Principal::User { name, .. } => Object::User(name),
-            Principal::Attempt(_) | Principal::Node(_) | Principal::Container(_) => Object::Cluster,
+            Principal::Attempt(_)
+            | Principal::Node(_)
+            | Principal::Container(_)
+            | Principal::Tenant(_) => Object::Cluster,
         };
         authorize(&principal, Operation::Upload, &owner)?;
         let mut parts = request.into_inner();

@@ -19,12 +19,12 @@ impl Web {
     ///
     /// # Errors
     /// Nobody is proven; the words say what would prove somebody.
-    pub(super) fn principal(
+    pub(super) async fn principal(
         &self,
         parts: &Parts,
         delegation: Option<&str>,
     ) -> Result<Principal, Unproven> {
-        let proven = self.prove(parts, delegation);
+        let proven = self.prove(parts, delegation).await;
         if let Err(unproven) = &proven {
             let origin = parts.extensions.get::<Origin>();
             tracing::info!(target: "audit", ?origin, result = %unproven, "refused");
@@ -32,7 +32,7 @@ impl Web {
         proven
     }
 
-    fn prove(&self, parts: &Parts, delegation: Option<&str>) -> Result<Principal, Unproven> {
+    async fn prove(&self, parts: &Parts, delegation: Option<&str>) -> Result<Principal, Unproven> {
         if let Some(token) = bearer(&parts.headers)? {
             return self.doorkeeper.by_token(token).map_err(Unproven::Token);
         }
@@ -40,7 +40,7 @@ impl Web {
             let token = delegation::decode(text).ok_or(Unproven::Token(TokenError::Malformed))?;
             return self.doorkeeper.by_token(&token).map_err(Unproven::Token);
         }
-        let uid = socket_uid(parts, REMEDY)?;
+        let uid = socket_uid(parts, REMEDY).await?;
         if let Some(problem) = browser::problem(parts) {
             return Err(Unproven::Nothing(format!("{problem}; {REMEDY}")));
         }
@@ -49,10 +49,18 @@ impl Web {
 
     /// The user of a container that lives on the node whose key signed the request's token: a
     /// node's key is good for nobody's files but its own containers'.
-    pub(super) async fn tenant(&self, container: ContainerId, parts: &Parts) -> Tenant {
-        let token = bearer(&parts.headers).ok().flatten();
+    pub(super) async fn tenant(
+        &self,
+        container: ContainerId,
+        parts: &Parts,
+        delegation: Option<&str>,
+    ) -> Tenant {
+        let token = match bearer(&parts.headers) {
+            Ok(Some(token)) => Some(token.to_owned()),
+            Ok(None) | Err(_) => delegation.and_then(delegation::decode),
+        };
         let Some(node) = token
-            .and_then(claimed_node)
+            .and_then(|token| claimed_node(&token))
             .and_then(|node| node.parse::<NodeId>().ok())
         else {
             return Tenant::Gone;

@@ -70,7 +70,7 @@ async fn nothing_here(
     request: Request<Body>,
 ) -> Response {
     let (parts, _) = request.into_parts();
-    match web.principal(&parts, None) {
+    match web.principal(&parts, None).await {
         Ok(_) => (StatusCode::NOT_FOUND, "There is no such page.\n").into_response(),
         Err(unproven) => unknown_caller(&unproven),
     }

@@ -65,7 +65,7 @@ fn bytes(resource: &Resource) -> u64 {
 
 pub(super) async fn handle(State(web): State<Arc<Web>>, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
-    let principal = match web.principal(&parts, None) {
+    let principal = match web.principal(&parts, None).await {
         Ok(principal) => principal,
         Err(unproven) => return unknown_caller(&unproven),
     };

@@ -73,7 +73,10 @@ impl Client {
     pub(crate) fn user(&self) -> Option<&UserName> {
         match &self.principal {
             Principal::User { name, .. } => Some(name),
-            Principal::Attempt(_) | Principal::Node(_) | Principal::Container(_) => None,
+            Principal::Attempt(_)
+            | Principal::Node(_)
+            | Principal::Container(_)
+            | Principal::Tenant(_) => None,
         }
     }
 
@@ -136,7 +139,7 @@ impl ClientDoorman {
         })
     }
 
-    fn of_socket(&self, peer: &Peer, socket: &TcpStream) -> Result<Client, RpcException> {
+    async fn of_socket(&self, peer: &Peer, socket: &TcpStream) -> Result<Client, RpcException> {
         let refused = |why: String| {
             // Also asked of those who then show a token: the door logs whom it refuses.
             tracing::debug!(remote = %peer.remote, why, "not without a token");
@@ -146,8 +149,14 @@ impl ClientDoorman {
             );
             RpcException::new(ExceptionClass::AccessControl, words)
         };
-        let uid =
+        let owner =
             socket_owner(socket, peer.local, peer.remote).map_err(|e| refused(e.to_string()))?;
+        // A container's socket has its user's uid: whatever runs there is not the user himself.
+        let looking = tokio::task::spawn_blocking(move || owner.uid_outside_containers());
+        let uid = looking
+            .await
+            .map_err(|_| refused("the resource manager stops".to_owned()))?
+            .map_err(|e| refused(e.to_string()))?;
         let principal = self.doorkeeper.by_uid(uid).map_err(refused)?;
         Ok(Client {
             principal,
@@ -183,7 +192,7 @@ impl Authenticator for ClientDoorman {
     }
 
     async fn simple_on(&self, peer: &Peer, socket: &TcpStream) -> Result<Client, RpcException> {
-        self.of_socket(peer, socket)
+        self.of_socket(peer, socket).await
     }
 
     async fn token(
@@ -306,7 +315,7 @@ mod tests {
             remote: "192.0.2.1:4000".parse().unwrap(),
             local,
         };
-        let refused = doorman().of_socket(&far, &socket).unwrap_err();
+        let refused = doorman().of_socket(&far, &socket).await.unwrap_err();
         assert_eq!(refused.class, ExceptionClass::AccessControl);
         for words in [
             "SIMPLE authentication is not enabled",
@@ -316,7 +325,7 @@ mod tests {
         }
         let (accepted, remote) = listener.accept().await.unwrap();
         let here = Peer { remote, local };
-        let own = doorman().of_socket(&here, &accepted).unwrap();
+        let own = doorman().of_socket(&here, &accepted).await.unwrap();
         assert_eq!(own.token, None);
     }
 

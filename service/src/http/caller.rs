@@ -13,26 +13,72 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::ext::ReasonPhrase;
+use tokio::sync::{OnceCell, Semaphore};
 
-use crate::socket_owner::SocketOwnerError;
+use crate::socket_owner::{SocketOwner, SocketOwnerError};
 use crate::token::TokenError;
 
 /// Where a connection comes from, in the kernel's words.
 #[derive(Clone, Debug)]
 pub enum Origin {
-    /// Both ends are on the loopback address: its owner's uid, or why it has none.
-    Loopback(Result<u32, Arc<str>>),
+    /// Both ends are on the loopback address: its owner, or why it has none.
+    Loopback(Result<Arc<LocalPeer>, Arc<str>>),
     Elsewhere,
 }
 
+/// The other end of a loopback connection.
+#[derive(Debug)]
+pub struct LocalPeer {
+    socket: SocketOwner,
+    /// Found when the first request without a token asks for it, then true of the connection.
+    proven: OnceCell<Result<u32, Arc<str>>>,
+}
+
+impl LocalPeer {
+    /// Whose share of the connections it takes.
+    #[must_use]
+    pub fn uid(&self) -> u32 {
+        self.socket.uid()
+    }
+
+    /// The uid, if no container holds the socket.
+    async fn proven(&self) -> Result<u32, Arc<str>> {
+        let look = || async {
+            let Ok(_turn) = LOOKS.acquire().await else {
+                return Err("the daemon stops".into());
+            };
+            let socket = self.socket;
+            let looking = tokio::task::spawn_blocking(move || socket.uid_outside_containers());
+            match looking.await {
+                Ok(found) => found.map_err(|e| e.to_string().into()),
+                Err(_) => Err("the daemon stops".into()),
+            }
+        };
+        self.proven.get_or_init(look).await.clone()
+    }
+}
+
+/// Each look reads a file of every process of the host: so many at a time.
+static LOOKS: Semaphore = Semaphore::const_new(4);
+
 impl Origin {
     #[must_use]
-    pub fn of(local: SocketAddr, peer: SocketAddr, owner: Result<u32, SocketOwnerError>) -> Origin {
+    pub fn of(
+        local: SocketAddr,
+        peer: SocketAddr,
+        owner: Result<SocketOwner, SocketOwnerError>,
+    ) -> Origin {
         let on_loopback = |a: SocketAddr| a.ip().to_canonical().is_loopback();
         if !on_loopback(local) || !on_loopback(peer) {
             return Origin::Elsewhere;
         }
-        Origin::Loopback(owner.map_err(|e| e.to_string().into()))
+        let peer = |socket| {
+            Arc::new(LocalPeer {
+                socket,
+                proven: OnceCell::new(),
+            })
+        };
+        Origin::Loopback(owner.map(peer).map_err(|e| e.to_string().into()))
     }
 }
 
@@ -61,16 +107,16 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Unproven> {
 }
 
 /// The uid that owns the socket of a request without a token; `remedy` ends every refusal. A page
-/// may have sent it: see [`browser_problem`].
+/// may have sent it: see [`browser_problem`]. A container's socket has its user's uid and proves
+/// nobody.
 ///
 /// # Errors
 /// The socket proves nobody.
-pub fn socket_uid(parts: &Parts, remedy: &str) -> Result<u32, Unproven> {
+pub async fn socket_uid(parts: &Parts, remedy: &str) -> Result<u32, Unproven> {
+    let unproven = |why: &str| Unproven::Nothing(format!("no token, and {why}; {remedy}"));
     match parts.extensions.get::<Origin>() {
-        Some(Origin::Loopback(Ok(uid))) => Ok(*uid),
-        Some(Origin::Loopback(Err(why))) => {
-            Err(Unproven::Nothing(format!("no token, and {why}; {remedy}")))
-        }
+        Some(Origin::Loopback(Ok(peer))) => peer.proven().await.map_err(|why| unproven(&why)),
+        Some(Origin::Loopback(Err(why))) => Err(unproven(why)),
         Some(Origin::Elsewhere) | None => Err(Unproven::Nothing(format!(
             "no token, and a stated name proves nothing; {remedy}"
         ))),
@@ -145,7 +191,16 @@ pub fn unknown_caller(unproven: &Unproven) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
+    use crate::socket_owner::socket_owner;
+
+    async fn loopback() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await;
+        (listener.accept().await.unwrap().0, client.unwrap())
+    }
 
     fn problem(method: Method, pairs: &[(&'static str, &'static str)]) -> bool {
         let mut headers = HeaderMap::new();
@@ -225,15 +280,23 @@ mod tests {
         assert!(problem(Method::GET, &elsewhere));
     }
 
-    #[test]
-    fn only_loopback_has_an_owner() {
-        let local = "127.0.0.1:1".parse().unwrap();
+    #[tokio::test]
+    async fn only_loopback_has_an_owner() {
+        let (server, client) = loopback().await;
+        let (local, peer) = (server.local_addr().unwrap(), client.local_addr().unwrap());
+        let owner = || socket_owner(&server, local, peer);
         let far = "192.0.2.1:1".parse().unwrap();
-        assert!(matches!(
-            Origin::of(local, local, Ok(7)),
-            Origin::Loopback(Ok(7))
-        ));
-        assert!(matches!(Origin::of(local, far, Ok(7)), Origin::Elsewhere));
-        assert!(matches!(Origin::of(far, local, Ok(7)), Origin::Elsewhere));
+        let Origin::Loopback(Ok(own)) = Origin::of(local, peer, owner()) else {
+            panic!("an owner");
+        };
+        assert_eq!(own.uid(), crate::own_uid());
+        assert_eq!(own.proven().await, Ok(crate::own_uid()));
+        assert!(matches!(Origin::of(local, far, owner()), Origin::Elsewhere));
+        assert!(matches!(Origin::of(far, local, owner()), Origin::Elsewhere));
+        // What was once proven of a connection stays so: its client may half close it.
+        drop(client);
+        assert_eq!(own.proven().await, Ok(crate::own_uid()));
+        let late = Origin::of(local, peer, owner());
+        assert!(matches!(late, Origin::Loopback(Err(_))), "{late:?}");
     }
 }

@@ -20,13 +20,13 @@ mod expansion;
 mod node_environment;
 mod script;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bobbin_hadoop::credentials::{Credentials, Version};
 use bobbin_na_core::Origin;
 use bobbin_proto::v1;
-use bobbin_service::Account;
+use bobbin_service::{Account, claimed_node, from_hadoop_form, to_hadoop_form};
 use bobbin_types::{ARGUMENT_BYTES_MAX, ContainerId, NodeId};
 use bytes::Bytes;
 
@@ -116,7 +116,10 @@ pub(crate) fn problem(launch: &v1::LaunchContext) -> Option<String> {
 ///
 /// A master's container has what the resource manager gave it. Those that a master starts are given all
 /// of its credentials by Spark, with the tokens by which it is the master; these stay out.
-pub(crate) fn credentials(launch: &v1::LaunchContext, origin: Origin) -> Bytes {
+///
+/// At the resource manager's file tree a container is proven by a token of its own, which is good for
+/// nothing else and ends with it. It takes the place of its user's, and of another container's.
+pub(crate) fn credentials(launch: &v1::LaunchContext, origin: Origin, files: &FilesRight) -> Bytes {
     let stream = launch.secrets.get(CREDENTIALS);
     let stream = stream.map_or_else(Bytes::new, |stream| Bytes::copy_from_slice(stream));
     // `problem` has read it.
@@ -125,12 +128,60 @@ pub(crate) fn credentials(launch: &v1::LaunchContext, origin: Origin) -> Bytes {
         Origin::ResourceManager => {}
         Origin::Master => {
             credentials.remove_kind(AMRM_KIND);
-            if launch.environment.get(KEEP_TOKEN).map(String::as_str) != Some("true") {
+            if !keeps_token(launch) {
                 credentials.remove_kind(CLIENT_KIND);
             }
         }
     }
+    files.put(&mut credentials, keeps_token(launch));
     credentials.write(Version::Writable)
+}
+
+fn keeps_token(launch: &v1::LaunchContext) -> bool {
+    launch.environment.get(KEEP_TOKEN).map(String::as_str) == Some("true")
+}
+
+/// A container's right to its user's files, in the resource manager's tree.
+#[derive(Debug, Default)]
+pub(crate) struct FilesRight {
+    /// Of Bobbin's form; `None` without a key to sign it with.
+    pub(crate) token: Option<String>,
+    /// The tree's addresses, as clients compute them.
+    pub(crate) services: Vec<String>,
+}
+
+impl FilesRight {
+    /// `keep`: the user's own token stays, where there is one.
+    fn put(&self, credentials: &mut Credentials, keep: bool) {
+        let mut services: BTreeSet<String> = self.services.iter().cloned().collect();
+        credentials.tokens.retain(|(_, token)| {
+            let Some(own) = from_hadoop_form(token) else {
+                return true;
+            };
+            if keep && is_users(&own) {
+                services.remove(&token.service);
+                return true;
+            }
+            // By whatever name its client knew the tree.
+            services.insert(token.service.clone());
+            false
+        });
+        let Some(token) = &self.token else {
+            return;
+        };
+        let made = services
+            .iter()
+            .filter(|service| !service.is_empty())
+            .filter_map(|service| to_hadoop_form(token, service));
+        for token in made {
+            credentials.add(token);
+        }
+    }
+}
+
+/// Unproven: it only chooses what is left out. A container's names its node.
+fn is_users(token: &str) -> bool {
+    claimed_node(token).is_none()
 }
 
 /// Where a container stands.

@@ -1,5 +1,6 @@
 use bobbin_hadoop::credentials::Secret;
 use bobbin_hadoop::proto::common::Token;
+use bobbin_service::{Claims, SecretKey, TokenKind};
 
 use super::*;
 
@@ -74,9 +75,11 @@ fn an_executor_gets_neither_its_masters_nor_its_users_token() {
     });
     let launch = with_credentials(&given);
     assert_eq!(problem(&launch), None);
-    let masters = Credentials::read(credentials(&launch, Origin::ResourceManager)).unwrap();
+    let no_files = FilesRight::default();
+    let of = |launch: &v1::LaunchContext, origin| credentials(launch, origin, &no_files);
+    let masters = Credentials::read(of(&launch, Origin::ResourceManager)).unwrap();
     assert_eq!(masters, given);
-    let executors = Credentials::read(credentials(&launch, Origin::Master)).unwrap();
+    let executors = Credentials::read(of(&launch, Origin::Master)).unwrap();
     let kinds: Vec<_> = executors
         .tokens
         .iter()
@@ -84,8 +87,71 @@ fn an_executor_gets_neither_its_masters_nor_its_users_token() {
         .collect();
     assert_eq!(kinds, ["WEBHDFS delegation"]);
     assert_eq!(executors.secrets, given.secrets);
-    let none = credentials(&super::tests::launch(), Origin::Master);
+    let none = of(&super::tests::launch(), Origin::Master);
     assert_eq!(none, Bytes::from_static(b"HDTS\0\0\0"));
+}
+
+/// A token of Bobbin's in Hadoop's form.
+fn own_token(kind: TokenKind, node: &str, service: &str) -> Token {
+    let mut claims = Claims::new(kind, bobbin_types::WallMillis(u64::MAX));
+    claims.node = node.to_owned();
+    let key = SecretKey::from_bytes(&[3; 32]).unwrap();
+    to_hadoop_form(&key.mint(&claims), service).unwrap()
+}
+
+#[test]
+fn a_container_has_a_token_of_its_own_for_files_and_neither_its_users_nor_its_masters() {
+    let foreign = Token {
+        kind: "WEBHDFS delegation".into(),
+        service: "10.0.0.9:9870".into(),
+        identifier: Bytes::from_static(b"hadoops"),
+        ..Token::default()
+    };
+    let users = own_token(TokenKind::User, "", "10.0.0.1:8088");
+    let masters = own_token(TokenKind::Files, "node9:1", "127.0.0.1:8088");
+    let given = Credentials {
+        tokens: [&foreign, &users, &masters]
+            .map(|token| (token.service.clone(), token.clone()))
+            .to_vec(),
+        secrets: Vec::new(),
+    };
+    let mut launch = with_credentials(&given);
+    let own = own_token(TokenKind::Files, "node1:1", "");
+    let right = FilesRight {
+        token: bobbin_service::from_hadoop_form(&own),
+        services: vec!["127.0.0.1:8088".into(), "rm:8088".into()],
+    };
+    let found = |launch: &v1::LaunchContext, right: &FilesRight| -> Vec<(String, Bytes)> {
+        let stream = credentials(launch, Origin::Master, right);
+        let tokens = Credentials::read(stream).unwrap().tokens;
+        tokens
+            .into_iter()
+            .map(|(_, token)| (token.service, token.identifier))
+            .collect()
+    };
+    let own = |service: &str| (service.to_owned(), own.identifier.clone());
+    let kept = |token: &Token| (token.service.clone(), token.identifier.clone());
+    assert_eq!(
+        found(&launch, &right),
+        [
+            kept(&foreign),
+            own("10.0.0.1:8088"),
+            own("127.0.0.1:8088"),
+            own("rm:8088")
+        ]
+    );
+    // Without a key there is none, and the others' are not left in its place.
+    assert_eq!(found(&launch, &FilesRight::default()), [kept(&foreign)]);
+    launch.environment.insert(KEEP_TOKEN.into(), "true".into());
+    assert_eq!(
+        found(&launch, &right),
+        [
+            kept(&foreign),
+            kept(&users),
+            own("127.0.0.1:8088"),
+            own("rm:8088")
+        ]
+    );
 }
 
 #[test]

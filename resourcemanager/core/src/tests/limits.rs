@@ -300,9 +300,11 @@ fn authority() {
         ReadFiles other: file
         ReadFiles administrator: file
         ReadFiles container: file
+        ReadFiles tenant: file
         ChangeFiles owner: file
         ChangeFiles other: file
         ChangeFiles administrator: file
+        ChangeFiles tenant: file
         AttachNode node: host
         AttachMaster attempt: appattempt
     "#]]

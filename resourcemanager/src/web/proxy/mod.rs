@@ -96,7 +96,7 @@ pub(super) async fn handle(State(web): State<Arc<Web>>, request: Request<Body>) 
     let delegation = query
         .split('&')
         .find_map(|pair| pair.strip_prefix("delegation="));
-    let principal = match web.principal(&parts, delegation) {
+    let principal = match web.principal(&parts, delegation).await {
         Ok(principal) => principal,
         Err(unproven) => return unknown_caller(&unproven),
     };
@@ -228,9 +228,10 @@ async fn forward(
     let address = checked(web, &target, report).await?;
     let user = match principal {
         Principal::User { name, .. } => name.to_string(),
-        Principal::Attempt(_) | Principal::Node(_) | Principal::Container(_) => {
-            report.user.to_string()
-        }
+        Principal::Attempt(_)
+        | Principal::Node(_)
+        | Principal::Container(_)
+        | Principal::Tenant(_) => report.user.to_string(),
     };
     let path = with_query(&format!("{}{rest}", target.path), parts.uri.query());
     let uri = path.parse::<Uri>().map_err(|_| Unshown::NoApplication)?;

@@ -64,6 +64,7 @@ async fn begin(web: Arc<Web>, parts: axum::http::request::Parts) -> Result<Call,
     let delegation = query.as_ref().ok().and_then(|q| q.get("delegation"));
     let principal = web
         .principal(&parts, delegation)
+        .await
         .map_err(Problem::Unproven)?;
     let by_socket = delegation.is_none()
         && !parts
@@ -77,12 +78,15 @@ async fn begin(web: Arc<Web>, parts: axum::http::request::Parts) -> Result<Call,
         .map_err(Problem::NotAllowed)?;
     let (name, administrator) = match principal {
         Principal::User { .. } => acting(&web, &principal, query.get("doas"))?,
-        // As its application's user, and only to read: the authority function has seen to that.
-        Principal::Container(container) => match web.tenant(container, &parts).await {
-            Tenant::User(name) => (name, false),
-            Tenant::Gone => return Err(Problem::NoContainer(container)),
-            Tenant::NotBack => return Err(Problem::NotBack),
-        },
+        // As its application's user; what it may do the authority function has seen to.
+        Principal::Container(container) | Principal::Tenant(container) => {
+            let given = query.get("delegation");
+            match web.tenant(container, &parts, given).await {
+                Tenant::User(name) => (name, false),
+                Tenant::Gone => return Err(Problem::NoContainer(container)),
+                Tenant::NotBack => return Err(Problem::NotBack),
+            }
+        }
         Principal::Attempt(_) | Principal::Node(_) => {
             return Err(Problem::Argument("only users have files".to_owned()));
         }
