@@ -7,6 +7,7 @@ use bobbin_service::{SettingsError, load};
 use bobbin_types::Resource;
 use serde::{Deserialize, Serialize};
 
+use crate::remote::gate::{AllowedHost, Gate};
 use crate::webhdfs::split_authority;
 
 /// Prefix of the environment's variables: `BOBBIN_NA__LOGS__MAX_BYTES`.
@@ -107,6 +108,11 @@ pub(crate) struct Localizer {
     pub(crate) archive_entries_max: u64,
     pub(crate) archive_ratio_max: u64,
     pub(crate) webhdfs_hosts: Vec<String>,
+    pub(crate) cache_age_ms: u64,
+    pub(crate) url_hosts: Vec<String>,
+    pub(crate) url_networks_refused: Vec<String>,
+    pub(crate) credentials_file: PathBuf,
+    pub(crate) ca_file: PathBuf,
 }
 
 impl Default for Config {
@@ -224,6 +230,11 @@ impl Default for Localizer {
             archive_entries_max: 200_000,
             archive_ratio_max: 100,
             webhdfs_hosts: Vec::new(),
+            cache_age_ms: 30 * 24 * 3_600_000,
+            url_hosts: Vec::new(),
+            url_networks_refused: Vec::new(),
+            credentials_file: PathBuf::new(),
+            ca_file: PathBuf::new(),
         }
     }
 }
@@ -320,6 +331,7 @@ impl Config {
             ));
         }
         self.check_numbers()?;
+        self.check_urls()?;
         match (self.localizer.webhdfs_hosts.iter()).find(|host| split_authority(host).is_none()) {
             Some(host) => Err((
                 "localizer.webhdfs_hosts",
@@ -327,6 +339,44 @@ impl Config {
             )),
             None => Ok(()),
         }
+    }
+
+    /// What `localizer` says of http(s):, s3:, abfs: and gs: sources.
+    fn check_urls(&self) -> Result<(), (&'static str, String)> {
+        let localizer = &self.localizer;
+        for (key, path) in [
+            ("localizer.credentials_file", &localizer.credentials_file),
+            ("localizer.ca_file", &localizer.ca_file),
+        ] {
+            if !path.as_os_str().is_empty() && !path.is_absolute() {
+                return Err((key, format!("'{}' is not an absolute path", path.display())));
+            }
+        }
+        self.gate().map(drop)
+    }
+
+    /// Which addresses URLs may lead to.
+    ///
+    /// # Errors
+    /// An entry that is no host or network; never of settings that were loaded.
+    pub(crate) fn gate(&self) -> Result<Gate, (&'static str, String)> {
+        let allowed = (self.localizer.url_hosts.iter()).map(|text| {
+            AllowedHost::parse(text).ok_or_else(|| {
+                let words = format!("'{text}' is neither HOST nor HOST:PORT");
+                ("localizer.url_hosts", words)
+            })
+        });
+        let refused = (self.localizer.url_networks_refused.iter()).map(|text| {
+            text.parse().map_err(|_| {
+                let words = format!("'{text}' is no network: ADDRESS/BITS");
+                ("localizer.url_networks_refused", words)
+            })
+        });
+        Ok(Gate::new(
+            allowed.collect::<Result<_, _>>()?,
+            refused.collect::<Result<_, _>>()?,
+            self.resourcemanager.address.clone(),
+        ))
     }
 
     fn check_numbers(&self) -> Result<(), (&'static str, String)> {
@@ -459,6 +509,16 @@ mod tests {
                 "[localizer]\nwebhdfs_hosts = ['nn']",
                 "localizer.webhdfs_hosts",
             ),
+            ("[localizer]\nurl_hosts = ['h/x']", "localizer.url_hosts"),
+            (
+                "[localizer]\nurl_networks_refused = ['10.0.0.0/40']",
+                "localizer.url_networks_refused",
+            ),
+            (
+                "[localizer]\ncredentials_file = 'stores.toml'",
+                "localizer.credentials_file",
+            ),
+            ("[localizer]\nca_file = 'ca.pem'", "localizer.ca_file"),
             ("[logs]\nretain_ms = -1", "retain_ms"),
         ] {
             std::fs::write(&path, text).unwrap();

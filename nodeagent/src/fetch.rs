@@ -1,9 +1,10 @@
 //! Getting the bytes of a local resource: from the node as the user, or from the resource manager.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bobbin_proto::v1;
 use bobbin_proto::v1::staging_client::StagingClient;
@@ -12,6 +13,8 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 use sha2::{Digest, Sha256};
 
 use crate::account::{Rights, with_rights};
+use crate::remote::place::RemotePlace;
+use crate::remote::transfer::Counter;
 use crate::webhdfs::Place;
 
 const BUFFER_BYTES: usize = 128 << 10;
@@ -23,6 +26,8 @@ pub(crate) enum Source {
     Staged(String),
     /// In a tree that speaks WebHDFS.
     WebHdfs(Place),
+    /// On a web server or in an object store.
+    Remote(RemotePlace),
     /// An absolute path on this node.
     File(PathBuf),
 }
@@ -37,17 +42,22 @@ pub(crate) struct Expected {
     /// Empty: not said.
     pub(crate) sha256: Vec<u8>,
     pub(crate) bytes_max: u64,
+    /// The source, for words.
+    pub(crate) shown: String,
 }
 
 /// Why the bytes cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchError {
     #[error(
-        "a source is bobbin:/path, webhdfs://host:port/path or file:/absolute/path, without '..' and \
-         control characters"
+        "a source is bobbin:/path, webhdfs://host:port/path, file:/absolute/path, http(s)://host/path, \
+         s3://bucket/key, abfs://container@account/path or gs://bucket/key, without '..' and control \
+         characters"
     )]
     Source,
-    #[error("{0}: files are not localized from there: ship it through webhdfs: or file:")]
+    #[error(
+        "{0}: files are not localized from there: ship it, or name an http(s):, s3:, abfs:, gs:, webhdfs: or file: source"
+    )]
     Scheme(String),
     #[error("{0}")]
     Place(String),
@@ -61,6 +71,10 @@ pub(crate) enum FetchError {
     Open(#[source] io::Error),
     #[error("not everybody may read it, so it cannot be PUBLIC")]
     NotPublic(#[source] io::Error),
+    #[error("it needs credentials that are not everybody's, so it cannot be PUBLIC")]
+    NotPublicByKey,
+    #[error("it was changed while it was fetched")]
+    Changed,
     #[error("it is not a regular file")]
     NotAFile,
     #[error("it has {actual} bytes, {expected} were expected: it was changed or cut")]
@@ -91,6 +105,9 @@ impl Source {
         }
         if let Some(rest) = text.strip_prefix("webhdfs:") {
             return Ok(Source::WebHdfs(Place::parse(rest)?));
+        }
+        if let Some(place) = RemotePlace::parse(text)? {
+            return Ok(Source::Remote(place));
         }
         let Some(path) = text.strip_prefix("file:") else {
             return Err(other_scheme(text));
@@ -131,6 +148,19 @@ impl Expected {
             return Err(FetchError::TooLarge(self.bytes_max));
         }
         Ok(())
+    }
+
+    /// Whether a file of this time is the one that is meant; a digest says more.
+    pub(crate) fn check_time(&self, modified_ms: Option<u64>) -> Result<(), FetchError> {
+        let expected = self.mtime_ms;
+        if expected == 0 || !self.sha256.is_empty() || modified_ms == Some(expected) {
+            return Ok(());
+        }
+        Err(FetchError::Time {
+            resource: self.shown.clone(),
+            expected,
+            actual: modified_ms.unwrap_or(0),
+        })
     }
 }
 
@@ -194,6 +224,46 @@ impl Checked {
     }
 }
 
+/// Digests, counts and writes what comes, off the runtime's own threads.
+pub(crate) struct Sink {
+    checked: Checked,
+    file: File,
+}
+
+impl Sink {
+    pub(crate) fn new(expected: &Expected, file: File) -> Sink {
+        Sink {
+            checked: Checked::new(expected),
+            file,
+        }
+    }
+
+    pub(crate) async fn run(
+        mut self,
+        work: impl FnOnce(&mut Sink) -> Result<(), FetchError> + Send + 'static,
+    ) -> Result<Sink, FetchError> {
+        tokio::task::spawn_blocking(move || work(&mut self).map(|()| self))
+            .await
+            .map_err(|e| FetchError::Copy(io::Error::other(e)))?
+    }
+
+    /// An earlier try may have written something.
+    pub(crate) fn begin_again(&mut self) -> Result<(), FetchError> {
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.rewind())
+            .map_err(FetchError::Copy)
+    }
+
+    pub(crate) fn pass(&mut self, data: &[u8]) -> Result<(), FetchError> {
+        self.checked.pass(data, &mut self.file)
+    }
+
+    pub(crate) fn finish(self) -> Result<u64, FetchError> {
+        self.checked.finish()
+    }
+}
+
 /// Copies a file of this node, opened with the user's rights; a public one with nobody's. Blocks.
 pub(crate) fn copy_file(
     path: &Path,
@@ -232,14 +302,7 @@ pub(crate) fn copy_file(
         expected.check_size(metadata.len())?;
         let mtime_ms = metadata.mtime() * 1000 + metadata.mtime_nsec() / 1_000_000;
         let mtime_ms = u64::try_from(mtime_ms).unwrap_or(0);
-        if expected.mtime_ms > 0 && expected.sha256.is_empty() && mtime_ms != expected.mtime_ms {
-            return Err(FetchError::Time {
-                resource: format!("file:{}", path.display()),
-                expected: expected.mtime_ms,
-                actual: mtime_ms,
-            });
-        }
-        Ok(())
+        expected.check_time(Some(mtime_ms))
     };
     check(&file)?;
     let mut checked = Checked::new(expected);
@@ -262,7 +325,7 @@ pub(crate) async fn fetch_staged(
     channel: RpcChannel,
     source: &str,
     container_token: &str,
-    expected: &Expected,
+    (expected, counter): (&Expected, &Arc<Counter>),
     to: &mut File,
 ) -> Result<u64, FetchError> {
     let staging = |status: tonic::Status| FetchError::Staging(status_words(&status));
@@ -279,6 +342,7 @@ pub(crate) async fn fetch_staged(
     let mut checked = Checked::new(expected);
     while let Some(chunk) = chunks.message().await.map_err(staging)? {
         checked.pass(&chunk.data, to)?;
+        counter.set_done(checked.bytes);
     }
     checked.finish()
 }
@@ -294,6 +358,7 @@ mod tests {
             mtime_ms: 0,
             sha256: Vec::new(),
             bytes_max: 1000,
+            shown: String::new(),
         }
     }
 
@@ -348,7 +413,13 @@ mod tests {
                 "{bad}"
             );
         }
-        for other in ["http://x", "hdfs://nn/x", "s3a://b/x", "swebhdfs://h:1/x"] {
+        for remote in ["http://x/y", "s3a://b/x", "gs://b/x", "abfs://c@a/x"] {
+            assert!(
+                matches!(Source::parse(remote), Ok(Source::Remote(_))),
+                "{remote}"
+            );
+        }
+        for other in ["hdfs://nn/x", "swebhdfs://h:1/x", "ftp://h/x"] {
             assert!(
                 matches!(Source::parse(other), Err(FetchError::Scheme(_))),
                 "{other}"
@@ -372,6 +443,7 @@ mod tests {
             mtime_ms,
             sha256,
             bytes_max: 7,
+            shown: String::new(),
         };
         assert_eq!(copy(&path, true, &good).unwrap(), b"content");
         let bad = |change: fn(&mut Expected)| {

@@ -15,7 +15,7 @@ use bobbin_sandbox::{
 use bobbin_service::Account;
 use bobbin_types::{
     ARGUMENT_BYTES_MAX, ARGUMENTS_BYTES_MAX, ARGUMENTS_MAX, ENVIRONMENT_BYTES_MAX, ENVIRONMENT_MAX,
-    LOCAL_RESOURCES_MAX, Resource, check_environment_name,
+    LOCAL_RESOURCES_MAX, OBJECT_STORE_SECRET, Resource, check_environment_name,
 };
 use bytes::Bytes;
 
@@ -250,6 +250,8 @@ pub(crate) async fn prepare(
         container_token: order.container_token.clone(),
         credentials: (order.launch.secrets.get(CREDENTIALS))
             .map_or_else(Bytes::new, |stream| Bytes::copy_from_slice(stream)),
+        stores: (order.launch.secrets.get(OBJECT_STORE_SECRET))
+            .map_or_else(Bytes::new, |text| Bytes::copy_from_slice(text)),
     };
     let copies = resources
         .iter()

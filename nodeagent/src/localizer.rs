@@ -4,14 +4,14 @@
 //! them is gone. A copy is made in a folder that only the agent can enter and gets its place by a
 //! rename when it is whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bobbin_proto::v1;
-use bobbin_service::{Account, RpcChannel};
+use bobbin_service::{Account, RpcChannel, wall_now};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
@@ -19,10 +19,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{Rights, owner, with_rights};
 use crate::archive::{ArchiveError, ArchiveKind, ArchiveLimits, unpack};
-use crate::cache::{Cache, CacheKey, Entry, Scope};
+use crate::cache::{Bounds, Cache, CacheKey, Entry, Scope};
 use crate::fetch::{Expected, FetchError, Source, copy_file, fetch_staged};
 use crate::folder::{Folder, give};
 use crate::folders::{Folders, found};
+use crate::remote::place::shown_source;
+use crate::remote::transfer::{Counter, transfer};
+use crate::remote::{Remote, RemoteFile, Said};
 use crate::webhdfs::{Proof, Trees};
 
 const CONTENT: &str = "content";
@@ -54,6 +57,19 @@ pub(crate) enum LocalizeError {
     GivenUp,
 }
 
+impl LocalizeError {
+    /// What the source is was found out, and then it was something else.
+    fn is_changed(&self) -> bool {
+        matches!(
+            self,
+            LocalizeError::Fetch {
+                source: FetchError::Changed,
+                ..
+            }
+        )
+    }
+}
+
 /// Who asks, for which application, with which proof.
 #[derive(Clone, Debug)]
 pub(crate) struct Asker {
@@ -63,6 +79,18 @@ pub(crate) struct Asker {
     pub(crate) container_token: Arc<str>,
     /// The application's Credentials stream; empty for none.
     pub(crate) credentials: Bytes,
+    /// The application's credentials for object stores and web servers; empty for none.
+    pub(crate) stores: Bytes,
+}
+
+/// A container's file that is on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fetching {
+    pub(crate) container: String,
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
+    /// 0: not known.
+    pub(crate) bytes_total: u64,
 }
 
 /// A localized copy that stays while this lives.
@@ -86,7 +114,14 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.localizer.state().cache.release(&self.key);
+        let now = wall_now().0;
+        self.localizer.state().cache.release(&self.key, now);
+        if !matches!(self.key.scope, Scope::Application { .. }) {
+            // For a later agent, that removes what was not used for long. Without it, it is older.
+            let file = self.entry.folder.join(KEY_FILE);
+            let file = self.localizer.folders.local.read(file);
+            drop(file.and_then(|file| file.set_modified(std::time::SystemTime::now())));
+        }
     }
 }
 
@@ -94,6 +129,8 @@ impl Drop for Hold {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LocalizerLimits {
     pub(crate) cache_bytes: u64,
+    /// 0: however old.
+    pub(crate) cache_age_ms: u64,
     pub(crate) file_bytes_max: u64,
     pub(crate) archive: ArchiveLimits,
 }
@@ -104,6 +141,8 @@ type Flight = Shared<BoxFuture<'static, Result<(), Arc<LocalizeError>>>>;
 struct State {
     cache: Cache,
     flights: HashMap<CacheKey, InFlight>,
+    /// By container and name: how far the files are that it waits for.
+    waiting: BTreeMap<(String, String), Arc<Counter>>,
     /// The number of the next copy's folder; unique over all scopes.
     next: u64,
 }
@@ -111,6 +150,7 @@ struct State {
 #[derive(Debug)]
 struct InFlight {
     flight: Flight,
+    counter: Arc<Counter>,
     waiters: u64,
     abort: tokio::task::AbortHandle,
 }
@@ -123,6 +163,8 @@ pub(crate) struct Localizer {
     staging: RpcChannel,
     /// Where webhdfs: sources may be.
     pub(crate) trees: Trees,
+    /// Where all other sources are.
+    remote: Remote,
     /// Copies made before the host was restarted are not trusted: they were never synced.
     boot_id: String,
     state: Mutex<State>,
@@ -143,6 +185,7 @@ impl Localizer {
         limits: LocalizerLimits,
         staging: RpcChannel,
         trees: Trees,
+        remote: Remote,
     ) -> io::Result<Arc<Localizer>> {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
         let localizer = Localizer {
@@ -150,6 +193,7 @@ impl Localizer {
             limits,
             staging,
             trees,
+            remote,
             boot_id,
             state: Mutex::new(State::default()),
         };
@@ -180,14 +224,14 @@ impl Localizer {
             let number = name.parse::<u64>().ok();
             let stored = number.and_then(|_| self.read_stored(&folder, &name));
             match stored {
-                Some(stored) if stored.key.scope.folder() == place => {
+                Some((stored, used_ms)) if stored.key.scope.folder() == place => {
                     let is_folder = stored.key.archive;
                     let entry = Entry {
                         folder: place.join(&name),
                         is_folder,
                         bytes: stored.bytes,
                     };
-                    self.state().cache.insert(stored.key, entry);
+                    self.state().cache.insert(stored.key, entry, used_ms);
                 }
                 Some(_) | None => {
                     if let Some(trashed) = self.folders.discard(&folder, &name)? {
@@ -201,10 +245,17 @@ impl Localizer {
         Ok(())
     }
 
-    fn read_stored(&self, folder: &Folder, name: &str) -> Option<Stored> {
+    /// With the time of its last use.
+    fn read_stored(&self, folder: &Folder, name: &str) -> Option<(Stored, u64)> {
         let file = folder.read(Path::new(name).join(KEY_FILE)).ok()?;
+        let used = file
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .ok()?;
+        let used = used.duration_since(std::time::UNIX_EPOCH).ok()?;
+        let used_ms = u64::try_from(used.as_millis()).ok()?;
         let stored: Stored = serde_json::from_reader(io::BufReader::new(file)).ok()?;
-        (stored.boot_id == self.boot_id).then_some(stored)
+        (stored.boot_id == self.boot_id).then_some((stored, used_ms))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -216,7 +267,8 @@ impl Localizer {
     pub(crate) fn hold_again(self: &Arc<Self>, folders: &[PathBuf]) -> Vec<Hold> {
         let mut holds = Vec::new();
         for folder in folders {
-            if let Some((key, entry)) = self.state().cache.hold_folder(folder) {
+            let held = self.state().cache.hold_folder(folder, wall_now().0);
+            if let Some((key, entry)) = held {
                 holds.push(Hold {
                     localizer: self.clone(),
                     key,
@@ -245,17 +297,23 @@ impl Localizer {
         resource: &v1::LocalResource,
         asker: &Asker,
     ) -> Result<Hold, Arc<LocalizeError>> {
-        let key = cache_key(resource, asker);
+        let mut wanted = self.wanted(resource, asker).await.map_err(Arc::new)?;
         let mut tries = 0;
         loop {
-            if let Some(entry) = self.state().cache.hold(&key) {
-                return Ok(Hold {
+            let held = self.state().cache.hold(&wanted.key, wall_now().0);
+            if let Some(entry) = held {
+                let hold = Hold {
                     localizer: self.clone(),
-                    key,
+                    key: wanted.key,
                     entry,
-                });
+                };
+                if tries > 0 {
+                    // Now that the new copy is held, it is not the one that goes.
+                    self.clone().tidy().await;
+                }
+                return Ok(hold);
             }
-            let (waiter, joined) = self.join(&key, resource, asker);
+            let (waiter, joined) = self.join(&wanted, resource, asker);
             let flight = waiter.flight.clone();
             let outcome = flight.await;
             drop(waiter);
@@ -263,6 +321,9 @@ impl Localizer {
             match outcome {
                 Ok(()) if tries < 3 => {}
                 Ok(()) => return Err(Arc::new(LocalizeError::GivenUp)),
+                Err(e) if e.is_changed() && tries < 3 => {
+                    wanted = self.wanted(resource, asker).await.map_err(Arc::new)?;
+                }
                 // Another one's request, maybe with a token that died: once more with our own.
                 Err(_) if joined && tries < 3 => {}
                 Err(e) => return Err(e),
@@ -270,22 +331,78 @@ impl Localizer {
         }
     }
 
+    /// Finds out which copy would do; of a source without digest its server is asked.
+    async fn wanted(
+        &self,
+        resource: &v1::LocalResource,
+        asker: &Asker,
+    ) -> Result<Wanted, LocalizeError> {
+        let at = |source| fetch_error(resource, source);
+        let source = Source::parse(&resource.source).map_err(at)?;
+        let Source::Remote(place) = &source else {
+            let key = cache_key(resource, asker);
+            return Ok(Wanted {
+                key,
+                source,
+                remote: None,
+            });
+        };
+        let user = &asker.account.name;
+        let finding = self.remote.file(place, user, &asker.stores);
+        let file = finding.await.map_err(at)?;
+        if resource.visibility() == v1::Visibility::Public && !file.for_everybody {
+            return Err(at(FetchError::NotPublicByKey));
+        }
+        let said = if resource.sha256.is_empty() {
+            let _seat = self.remote.seat(user).await;
+            let looking = file.origin.look(self.remote.patience);
+            Some(looking.await.map_err(at)?)
+        } else {
+            None
+        };
+        let key = remote_key(resource, asker, &file, said.as_ref());
+        Ok(Wanted {
+            key,
+            source,
+            remote: Some((file, said)),
+        })
+    }
+
+    /// What containers wait for now, in the order of their ids.
+    pub(crate) fn fetching(&self) -> Vec<Fetching> {
+        let state = self.state();
+        let all = state.waiting.iter().map(|((container, name), counter)| {
+            let (bytes, bytes_total) = counter.get();
+            Fetching {
+                container: container.clone(),
+                name: name.clone(),
+                bytes,
+                bytes_total,
+            }
+        });
+        all.collect()
+    }
+
     fn join(
         self: &Arc<Self>,
-        key: &CacheKey,
+        wanted: &Wanted,
         resource: &v1::LocalResource,
         asker: &Asker,
     ) -> (Waiter, bool) {
         let mut state = self.state();
+        let key = &wanted.key;
         let joined = state.flights.contains_key(key);
         if !joined {
             let number = state.next;
             state.next += 1;
+            let counter = Arc::new(Counter::default());
+            counter.set_total(resource.size);
             let work = Work {
                 localizer: self.clone(),
-                key: key.clone(),
+                wanted: wanted.clone(),
                 resource: resource.clone(),
                 asker: asker.clone(),
+                counter: counter.clone(),
                 number,
             };
             let task = tokio::spawn(work.run());
@@ -296,6 +413,7 @@ impl Localizer {
             });
             let flight = InFlight {
                 flight: flight.shared(),
+                counter,
                 waiters: 0,
                 abort,
             };
@@ -307,18 +425,32 @@ impl Localizer {
             .expect("it was there or was just inserted");
         in_flight.waiters += 1;
         let flight = in_flight.flight.clone();
+        let counter = in_flight.counter.clone();
+        let waits = (asker.container.clone(), resource.name.clone());
+        state.waiting.insert(waits.clone(), counter);
         (
             Waiter {
                 localizer: self.clone(),
                 key: key.clone(),
                 flight,
+                waits,
             },
             joined,
         )
     }
 
+    /// Removes copies until the cache is as its bounds want it.
+    pub(crate) async fn tidy(self: Arc<Self>) {
+        // A task that panics has said so; the next one tidies up.
+        drop(tokio::task::spawn_blocking(move || self.remove_evicted()).await);
+    }
+
     fn remove_evicted(&self) {
-        let evicted = self.state().cache.evict(self.limits.cache_bytes);
+        let bounds = Bounds {
+            bytes_max: self.limits.cache_bytes,
+            age_max_ms: self.limits.cache_age_ms,
+        };
+        let evicted = self.state().cache.evict(bounds, wall_now().0);
         for entry in evicted {
             let (Some(parent), Some(name)) = (
                 entry.folder.parent(),
@@ -347,11 +479,13 @@ struct Waiter {
     localizer: Arc<Localizer>,
     key: CacheKey,
     flight: Flight,
+    waits: (String, String),
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
         let mut state = self.localizer.state();
+        state.waiting.remove(&self.waits);
         if let Some(in_flight) = state.flights.get_mut(&self.key) {
             // A later flight of the same key is somebody else's.
             if !in_flight.flight.ptr_eq(&self.flight) {
@@ -366,46 +500,121 @@ impl Drop for Waiter {
     }
 }
 
-fn cache_key(resource: &v1::LocalResource, asker: &Asker) -> CacheKey {
+/// Which copy a request is for, and where it is made from.
+#[derive(Clone, Debug)]
+struct Wanted {
+    key: CacheKey,
+    source: Source,
+    /// Of sources outside the cluster, with what their servers have said of them.
+    remote: Option<(RemoteFile, Option<Said>)>,
+}
+
+fn fetch_error(resource: &v1::LocalResource, source: FetchError) -> LocalizeError {
+    LocalizeError::Fetch {
+        name: resource.name.clone(),
+        resource: shown_source(&resource.source),
+        source,
+    }
+}
+
+/// Who may share a copy, by the request's word.
+fn scope_of(resource: &v1::LocalResource, asker: &Asker) -> Scope {
     let user = asker.account.name.clone();
     let application = asker.application.clone();
-    // Of a webhdfs: file the time is always compared, as YARN does.
-    let by_yarns_rules = resource.source.starts_with("webhdfs:");
-    let certain = by_yarns_rules || !resource.sha256.is_empty() || resource.mtime_ms > 0;
-    let scope = match resource.visibility() {
+    match resource.visibility() {
         v1::Visibility::Public => Scope::Public,
         v1::Visibility::Private => Scope::Private { user },
         v1::Visibility::Application => Scope::Application { user, application },
-    };
-    // Without digest and time nobody can say whether a copy is still what is meant.
-    let (scope, only_for) = if certain {
-        (scope, String::new())
-    } else {
-        let scope = Scope::Application {
-            user: asker.account.name.clone(),
-            application: asker.application.clone(),
-        };
-        (scope, asker.container.clone())
-    };
-    CacheKey {
-        scope,
+    }
+}
+
+fn cache_key(resource: &v1::LocalResource, asker: &Asker) -> CacheKey {
+    // Of a webhdfs: file the time is always compared, as YARN does.
+    let by_yarns_rules = resource.source.starts_with("webhdfs:");
+    let certain = by_yarns_rules || !resource.sha256.is_empty() || resource.mtime_ms > 0;
+    let key = CacheKey {
+        scope: scope_of(resource, asker),
         source: resource.source.clone(),
         size: resource.size,
         mtime_ms: resource.mtime_ms,
         sha256: resource.sha256.clone(),
+        validator: String::new(),
         archive: resource.r#type() == v1::ResourceType::Archive,
         // Source: `FSDownload.changePermissions`, which makes everything executable.
         executable: resource.executable || by_yarns_rules,
-        only_for,
+        only_for: String::new(),
+    };
+    if certain { key } else { for_one(key, asker) }
+}
+
+/// Without digest, time or tag nobody can say whether a copy is still what is meant.
+fn for_one(key: CacheKey, asker: &Asker) -> CacheKey {
+    CacheKey {
+        scope: Scope::Application {
+            user: asker.account.name.clone(),
+            application: asker.application.clone(),
+        },
+        only_for: asker.container.clone(),
+        ..key
+    }
+}
+
+/// A copy with a digest is known by that, wherever it comes from; another one by its server's word.
+fn remote_key(
+    resource: &v1::LocalResource,
+    asker: &Asker,
+    file: &RemoteFile,
+    said: Option<&Said>,
+) -> CacheKey {
+    let is_archive = resource.r#type() == v1::ResourceType::Archive;
+    // How it is unpacked is a part of what becomes of it.
+    let kind = is_archive.then(|| archive_kind(resource));
+    let kind = kind.map_or_else(String::new, |kind| format!("{:?}", kind.ok()));
+    let base = cache_key(resource, asker);
+    if !resource.sha256.is_empty() {
+        return CacheKey {
+            source: format!("by digest {kind}"),
+            size: 0,
+            mtime_ms: 0,
+            ..base
+        };
+    }
+    let key = CacheKey {
+        scope: scope_of(resource, asker),
+        source: format!("{} of {} {kind}", resource.source, file.endpoint),
+        only_for: String::new(),
+        ..base
+    };
+    match said.and_then(Said::validator) {
+        Some(validator) => CacheKey { validator, ..key },
+        None => for_one(key, asker),
+    }
+}
+
+/// The source's name tells the kind; the link may be called anything, or may tell it instead.
+fn archive_kind(resource: &v1::LocalResource) -> Result<ArchiveKind, ArchiveError> {
+    ArchiveKind::of(&source_name(resource))
+        .or_else(|e| ArchiveKind::of(&resource.name).map_err(|_| e))
+}
+
+/// The last part of a source's path.
+fn source_name(resource: &v1::LocalResource) -> String {
+    match Source::parse(&resource.source) {
+        Ok(Source::Remote(place)) => place.file_name().to_owned(),
+        Ok(Source::Staged(_) | Source::WebHdfs(_) | Source::File(_)) | Err(_) => {
+            let source = &resource.source;
+            source.rsplit('/').next().unwrap_or("").to_owned()
+        }
     }
 }
 
 /// Makes one copy.
 struct Work {
     localizer: Arc<Localizer>,
-    key: CacheKey,
+    wanted: Wanted,
     resource: v1::LocalResource,
     asker: Asker,
+    counter: Arc<Counter>,
     number: u64,
 }
 
@@ -434,15 +643,17 @@ impl Drop for Part {
 impl Work {
     async fn run(self) -> Result<(), Arc<LocalizeError>> {
         let localizer = self.localizer.clone();
-        let key = self.key.clone();
+        let key = self.wanted.key.clone();
         let entry = self.copy().await.map_err(Arc::new)?;
-        localizer.state().cache.insert(key, entry);
-        let _ = tokio::task::spawn_blocking(move || localizer.remove_evicted()).await;
+        localizer.state().cache.insert(key, entry, wall_now().0);
         Ok(())
     }
 
     fn io(&self, action: &'static str) -> impl FnOnce(io::Error) -> LocalizeError + use<> {
-        let (name, resource) = (self.resource.name.clone(), self.resource.source.clone());
+        let (name, resource) = (
+            self.resource.name.clone(),
+            shown_source(&self.resource.source),
+        );
         move |source| LocalizeError::Io {
             name,
             resource,
@@ -452,15 +663,10 @@ impl Work {
     }
 
     fn fetch_error(&self, source: FetchError) -> LocalizeError {
-        LocalizeError::Fetch {
-            name: self.resource.name.clone(),
-            resource: self.resource.source.clone(),
-            source,
-        }
+        fetch_error(&self.resource, source)
     }
 
     async fn copy(self) -> Result<Entry, LocalizeError> {
-        let source = Source::parse(&self.resource.source).map_err(|e| self.fetch_error(e))?;
         let part = self.part().map_err(self.io("cannot make a folder"))?;
         let mut file = part
             .folder
@@ -471,43 +677,58 @@ impl Work {
             mtime_ms: self.resource.mtime_ms,
             sha256: self.resource.sha256.clone(),
             bytes_max: self.localizer.limits.file_bytes_max,
+            shown: shown_source(&self.resource.source),
         };
-        match &source {
+        self.fetch(&expected, &mut file)
+            .await
+            .map_err(|e| self.fetch_error(e))?;
+        let work = move || self.finish(part, file, &expected);
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or(Err(LocalizeError::GivenUp))
+    }
+
+    /// Gets the bytes, except of a file of this node.
+    async fn fetch(&self, expected: &Expected, file: &mut File) -> Result<(), FetchError> {
+        let counted = (expected, &self.counter);
+        let token = &self.asker.container_token;
+        match &self.wanted.source {
             Source::Staged(path) => {
                 let channel = self.localizer.staging.clone();
-                let token = self.asker.container_token.clone();
-                fetch_staged(channel, path, &token, &expected, &mut file)
-                    .await
-                    .map_err(|e| self.fetch_error(e))?;
+                fetch_staged(channel, path, token, counted, file).await?;
             }
             Source::WebHdfs(place) => {
                 let proof = Proof {
                     user: self.asker.account.name.clone(),
-                    container_token: self.asker.container_token.clone(),
+                    container_token: token.clone(),
                     credentials: self.asker.credentials.clone(),
                 };
-                let public = self.key.scope == Scope::Public;
+                let public = self.wanted.key.scope == Scope::Public;
                 let place = (self.resource.source.as_str(), place);
                 let trees = &self.localizer.trees;
-                trees
-                    .fetch(place, &proof, public, &expected, &file)
-                    .await
-                    .map_err(|e| self.fetch_error(e))?;
+                let counted = (expected, self.counter.as_ref());
+                trees.fetch(place, &proof, public, counted, file).await?;
+            }
+            Source::Remote(_) => {
+                let Some((remote, said)) = &self.wanted.remote else {
+                    return Err(FetchError::Source);
+                };
+                let fetcher = &self.localizer.remote;
+                let _seat = fetcher.seat(&self.asker.account.name).await;
+                let patience = fetcher.patience;
+                transfer(&remote.origin, said.clone(), counted, file, patience).await?;
             }
             // With the user's rights, which are a thread's own.
             Source::File(_) => {}
         }
-        let work = move || self.finish(&source, part, file, &expected);
-        tokio::task::spawn_blocking(work)
-            .await
-            .unwrap_or(Err(LocalizeError::GivenUp))
+        Ok(())
     }
 
     fn part(&self) -> io::Result<Part> {
         let folders = &self.localizer.folders;
         let account = &self.asker.account;
         let passable = owner(account).map(|(_, gid)| (0, gid));
-        let scope = match &self.key.scope {
+        let scope = match &self.wanted.key.scope {
             Scope::Public => folders.local.folder("filecache")?,
             Scope::Private { .. } => folders.user(account)?.make("filecache", 0o710, passable)?,
             Scope::Application { application, .. } => {
@@ -531,22 +752,22 @@ impl Work {
     /// Copies (a file of this node), unpacks, and gives the copy its place. Blocks.
     fn finish(
         self,
-        source: &Source,
         mut part: Part,
         mut file: File,
         expected: &Expected,
     ) -> Result<Entry, LocalizeError> {
-        let public = self.key.scope == Scope::Public;
+        let key = &self.wanted.key;
+        let public = key.scope == Scope::Public;
         let rights = Rights::of(&self.asker.account);
-        if let Source::File(path) = source {
+        if let Source::File(path) = &self.wanted.source {
             copy_file(path, &rights, public, expected, &mut file)
                 .map_err(|e| self.fetch_error(e))?;
         }
-        let bytes = if self.key.archive {
+        let bytes = if key.archive {
             drop(file);
             self.unpack(&part, if public { Rights::nobody() } else { rights })?
         } else {
-            let mode = match (public, self.key.executable) {
+            let mode = match (public, key.executable) {
                 (true, false) => 0o444,
                 (true, true) => 0o555,
                 (false, false) => 0o400,
@@ -566,7 +787,7 @@ impl Work {
         };
         let stored = Stored {
             boot_id: self.localizer.boot_id.clone(),
-            key: self.key.clone(),
+            key: key.clone(),
             bytes,
         };
         let json = serde_json::to_vec(&stored).expect("keys are strings and numbers");
@@ -584,10 +805,10 @@ impl Work {
         };
         place().map_err(self.io("cannot place it"))?;
         part.placed = true;
-        let folder = self.key.scope.folder().join(&name);
+        let folder = key.scope.folder().join(&name);
         Ok(Entry {
             folder,
-            is_folder: self.key.archive,
+            is_folder: key.archive,
             bytes,
         })
     }
@@ -595,14 +816,11 @@ impl Work {
     fn unpack(&self, part: &Part, rights: Rights) -> Result<u64, LocalizeError> {
         let archive_error = |source| LocalizeError::Archive {
             name: self.resource.name.clone(),
-            resource: self.resource.source.clone(),
+            resource: shown_source(&self.resource.source),
             source,
         };
-        // The source's name tells the kind; the link may be called anything.
-        let named = self.resource.source.rsplit('/').next().unwrap_or("");
-        let kind = ArchiveKind::of(named)
-            .or_else(|e| ArchiveKind::of(&self.resource.name).map_err(|_| e))
-            .map_err(archive_error)?;
+        let named = &source_name(&self.resource);
+        let kind = archive_kind(&self.resource).map_err(archive_error)?;
         let unpacking = || -> io::Result<Result<u64, ArchiveError>> {
             let archive = part.folder.read("download")?;
             let owner = (bobbin_service::own_uid() == 0).then_some((rights.uid, rights.gid));

@@ -32,6 +32,10 @@ use crate::localizer::{Localizer, LocalizerLimits};
 use crate::logs::Logs;
 use crate::node::{Keys, Node};
 use crate::readable::readable;
+use crate::remote::Remote;
+use crate::remote::credentials::Stores;
+use crate::remote::transfer::Patience;
+use crate::remote::transport::{Transport, Waits};
 use crate::store::Store;
 use crate::systemd::Scope;
 use crate::usage::Machine;
@@ -331,6 +335,27 @@ fn shared_dirs(config: &Config) -> anyhow::Result<Vec<PathBuf>> {
     config.sandbox.shared_dirs.iter().map(real).collect()
 }
 
+/// How files from outside the cluster are fetched.
+fn remote(config: &Config) -> anyhow::Result<Remote> {
+    let settings = &config.localizer;
+    let gate = config
+        .gate()
+        .map_err(|(key, problem)| anyhow::anyhow!("the setting {key}: {problem}"))?;
+    if !settings.credentials_file.as_os_str().is_empty() {
+        // Read again for every file; a mistake shall be seen now.
+        Stores::read(&settings.credentials_file)
+            .map_err(|words| anyhow::anyhow!("the setting localizer.credentials_file: {words}"))?;
+    }
+    let transport = Transport::new(settings.ca_file.clone(), Waits::default());
+    let credentials = settings.credentials_file.clone();
+    Ok(Remote::new(
+        gate,
+        transport,
+        credentials,
+        Patience::default(),
+    ))
+}
+
 fn open_node(
     config: Config,
     bound: &Bound,
@@ -348,6 +373,7 @@ fn open_node(
         .context("the setting resourcemanager.address")?;
     let limits = LocalizerLimits {
         cache_bytes: config.localizer.cache_bytes,
+        cache_age_ms: config.localizer.cache_age_ms,
         file_bytes_max: config.localizer.file_bytes_max,
         archive: ArchiveLimits {
             bytes_max: config.localizer.archive_bytes_max,
@@ -359,7 +385,7 @@ fn open_node(
         &config.resourcemanager.address,
         config.localizer.webhdfs_hosts.clone(),
     );
-    let localizer = Localizer::open(folders.clone(), limits, staging, trees)
+    let localizer = Localizer::open(folders.clone(), limits, staging, trees, remote(&config)?)
         .context("cannot read the cache of localized files")?;
     let programs = own_programs()?;
     let Enforcement {
@@ -394,6 +420,7 @@ fn open_node(
         environment,
         extras: Extras::default(),
         logs,
+        live: Live::default(),
         keys,
         accounts: Accounts::default(),
         background: TaskTracker::new(),

@@ -21,7 +21,8 @@ use bytes::{Bytes, BytesMut};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
-use crate::fetch::{Checked, Expected, FetchError};
+use crate::fetch::{Expected, FetchError, Sink};
+use crate::remote::transfer::Counter;
 use http::{Get, IDLE_TIME, get, small_body};
 pub(crate) use place::{Place, Server, split_authority};
 use place::{is_loopback, same_host};
@@ -83,12 +84,6 @@ struct StatusAnswer {
 struct Home {
     #[serde(rename = "Path")]
     path: String,
-}
-
-/// Digests, counts and writes what comes, off the runtime's own threads.
-struct Sink {
-    checked: Checked,
-    file: File,
 }
 
 impl Trees {
@@ -235,7 +230,7 @@ impl Trees {
         (source, place): (&str, &Place),
         proof: &Proof,
         public: bool,
-        expected: &Expected,
+        (expected, counter): (&Expected, &Counter),
         to: &File,
     ) -> Result<u64, FetchError> {
         let began = tokio::time::Instant::now();
@@ -247,6 +242,7 @@ impl Trees {
                 source,
                 path: &place.path,
                 expected,
+                counter,
             };
             match asked.run(public, to).await {
                 Err(FetchError::Away(words)) if began.elapsed() < RETRY_TIME => {
@@ -304,6 +300,7 @@ struct Fetch<'a> {
     source: &'a str,
     path: &'a str,
     expected: &'a Expected,
+    counter: &'a Counter,
 }
 
 impl Fetch<'_> {
@@ -419,10 +416,8 @@ impl Fetch<'_> {
     async fn bytes(&self, to: &File) -> Result<u64, FetchError> {
         let mut answer = self.open().await?;
         let file = to.try_clone().map_err(FetchError::Copy)?;
-        let mut sink = Sink {
-            checked: Checked::new(self.expected),
-            file,
-        };
+        let mut sink = Sink::new(self.expected, file);
+        let mut bytes = 0_u64;
         sink = sink.run(Sink::begin_again).await?;
         let mut gathered = BytesMut::new();
         loop {
@@ -434,6 +429,8 @@ impl Fetch<'_> {
             let Some(frame) = frame else { break };
             let frame = frame.map_err(|e| FetchError::Away(format!("the data broke off: {e}")))?;
             if let Ok(data) = frame.into_data() {
+                bytes = bytes.saturating_add(u64::try_from(data.len()).unwrap_or(0));
+                self.counter.set_done(bytes);
                 gathered.extend_from_slice(&data);
             }
             if gathered.len() >= WRITE_BYTES {
@@ -443,31 +440,7 @@ impl Fetch<'_> {
         }
         let data = gathered.freeze();
         sink = sink.run(move |sink| sink.pass(&data)).await?;
-        sink.checked.finish()
-    }
-}
-
-impl Sink {
-    async fn run(
-        mut self,
-        work: impl FnOnce(&mut Sink) -> Result<(), FetchError> + Send + 'static,
-    ) -> Result<Sink, FetchError> {
-        tokio::task::spawn_blocking(move || work(&mut self).map(|()| self))
-            .await
-            .map_err(|e| FetchError::Copy(std::io::Error::other(e)))?
-    }
-
-    /// An earlier try may have written something.
-    fn begin_again(&mut self) -> Result<(), FetchError> {
-        use std::io::Seek;
-        self.file
-            .set_len(0)
-            .and_then(|()| self.file.rewind())
-            .map_err(FetchError::Copy)
-    }
-
-    fn pass(&mut self, data: &[u8]) -> Result<(), FetchError> {
-        self.checked.pass(data, &mut self.file)
+        sink.finish()
     }
 }
 

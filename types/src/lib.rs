@@ -14,7 +14,7 @@ mod time;
 pub use exit_status::ExitStatus;
 pub use ids::{ApplicationId, AttemptId, ContainerId, IdError, NodeId};
 pub use limits::*;
-pub use names::{NameError, UserName, check_environment_name, check_text};
+pub use names::{NameError, OBJECT_STORE_SECRET, UserName, check_environment_name, check_text};
 pub use resource::{MAX_COUNTABLE_KINDS, Resource, ResourceError};
 pub use state::{
     ApplicationState, AttemptState, ContainerState, FinalStatus, NodeState, YarnApplicationState,

@@ -3,6 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+/// The secret of a container in which its agent finds the application's own credentials for object
+/// stores and web servers: what its local resources are fetched with.
+pub const OBJECT_STORE_SECRET: &str = "object-store.toml";
+
 /// A user of the host the cluster runs on, by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserName(String);

@@ -23,6 +23,7 @@ fn asker(container: &str) -> Asker {
         container: container.into(),
         container_token: "secret".into(),
         credentials: Bytes::new(),
+        stores: Bytes::new(),
     }
 }
 
@@ -30,6 +31,7 @@ fn open(dir: &Path) -> Arc<Localizer> {
     let folders = Arc::new(Folders::open(&dir.join("local"), &dir.join("log")).unwrap());
     let limits = LocalizerLimits {
         cache_bytes: 1 << 30,
+        cache_age_ms: 0,
         file_bytes_max: 1 << 30,
         archive: ArchiveLimits {
             bytes_max: 1 << 30,
@@ -39,7 +41,8 @@ fn open(dir: &Path) -> Arc<Localizer> {
     };
     let nobody_there = connect_lazy(&Target::Tcp("127.0.0.1:1".into()), None).unwrap();
     let trees = Trees::new("127.0.0.1:1", Vec::new());
-    Localizer::open(folders, limits, nobody_there, trees).unwrap()
+    let remote = crate::remote::tests::remote(&["127.0.0.1", "localhost"]);
+    Localizer::open(folders, limits, nobody_there, trees, remote).unwrap()
 }
 
 impl Bench {
@@ -237,7 +240,13 @@ async fn a_restarted_agent_keeps_whole_copies_and_sweeps_halves() {
     let again = later.hold_again(std::slice::from_ref(&folder));
     assert_eq!(again.len(), 1);
     assert_eq!(
-        later.state().cache.evict(0),
+        later.state().cache.evict(
+            Bounds {
+                bytes_max: 0,
+                age_max_ms: 0
+            },
+            u64::MAX
+        ),
         vec![],
         "an adopted container holds it"
     );

@@ -94,6 +94,7 @@ fn expected(size: u64) -> Expected {
         mtime_ms: 77,
         sha256: Vec::new(),
         bytes_max: 1000,
+        shown: String::new(),
     }
 }
 
@@ -108,7 +109,13 @@ async fn fetch(trees: &Trees, source: &str, public: bool, size: u64) -> Outcome 
     let file = target.reopen().unwrap();
     let proof = proof(&Credentials::default());
     let result = trees
-        .fetch((source, &place), &proof, public, &expected(size), &file)
+        .fetch(
+            (source, &place),
+            &proof,
+            public,
+            (&expected(size), &Counter::default()),
+            &file,
+        )
         .await;
     Outcome {
         result,

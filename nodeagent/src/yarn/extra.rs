@@ -145,6 +145,7 @@ pub(super) fn add(
         container_token: node.keys.container_token(&fetch_claims(node, id, &account)),
         account: Arc::new(account),
         credentials: Bytes::new(),
+        stores: Bytes::new(),
     });
     for resource in resources {
         let (node, asker, cancel) = (node.clone(), asker.clone(), cancel.clone());
