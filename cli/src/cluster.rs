@@ -201,6 +201,7 @@ impl Cluster {
                 application_id: id.to_owned(),
                 page_size: PAGE_SIZE,
                 page_token,
+                usage: false,
             };
             let mut client = self.client();
             let page = self

@@ -223,6 +223,12 @@ impl Client for FakeRm {
     ) -> Answer<v1::SetPriorityResponse> {
         unscripted()
     }
+    async fn set_timeout(
+        &self,
+        _: Request<v1::SetTimeoutRequest>,
+    ) -> Answer<v1::SetTimeoutResponse> {
+        unscripted()
+    }
     async fn hold_lease(
         &self,
         _: Request<tonic::Streaming<v1::HoldLeaseRequest>>,

@@ -11,6 +11,7 @@ use bobbin_proto::v1;
 use bobbin_proto::v1::container_manager_server::{ContainerManager, ContainerManagerServer};
 use bobbin_proto::v1::logs_server::{Logs, LogsServer};
 use bobbin_proto::v1::manage_request::Request as Wanted;
+use bobbin_proto::v1::usages_server::{Usages, UsagesServer};
 use bobbin_service::{Claims, TokenKind, bearer, wall_now};
 use bobbin_types::{ApplicationId, AttemptId, ContainerId, MESSAGE_BYTES_MAX};
 use tokio::sync::{mpsc, oneshot};
@@ -39,8 +40,9 @@ pub(crate) fn routes(node: Arc<Node>, driver: mpsc::Sender<Input>) -> Routes {
     let manager = ContainerManagerServer::new(door.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let usages = UsagesServer::new(door.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let logs = LogsServer::new(door).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    Routes::new(manager).add_service(logs)
+    Routes::new(manager).add_service(logs).add_service(usages)
 }
 
 fn audit_denied(operation: &str, object: &str, reason: &str) {
@@ -298,6 +300,40 @@ impl Logs for Door {
                 .map_err(|e| Status::internal(e.to_string()))?
                 .map_err(|e| Status::internal(format!("cannot list the logs: {e}")))?;
         Ok(Response::new(v1::ListLogsResponse { logs: listed }))
+    }
+}
+
+#[tonic::async_trait]
+impl Usages for Door {
+    async fn list_usages(
+        &self,
+        request: Request<v1::ListUsagesRequest>,
+    ) -> Result<Response<v1::ListUsagesResponse>, Status> {
+        let claims = self.claims("list-usages", &request, &[TokenKind::Relay])?;
+        let wanted = request.into_inner();
+        let application: ApplicationId = wanted
+            .application_id
+            .parse()
+            .map_err(|e: bobbin_types::IdError| Status::invalid_argument(e.to_string()))?;
+        if !may_read(&claims, &application, None) {
+            audit_denied(
+                "list-usages",
+                &application.to_string(),
+                "the token is for something else",
+            );
+            return Err(Status::permission_denied(format!(
+                "the token does not give what {application} uses"
+            )));
+        }
+        let _turn = self.node.live.turn().await;
+        let node = self.node.clone();
+        let measured = tokio::task::spawn_blocking(move || {
+            node.live.measure(&application, node.cgroups.as_ref())
+        });
+        let usages = measured
+            .await
+            .map_err(|e| Status::internal(e.to_string()))?;
+        Ok(Response::new(v1::ListUsagesResponse { usages }))
     }
 }
 

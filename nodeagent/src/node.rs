@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::account::Accounts;
 use crate::config::Config;
 use crate::folders::Folders;
+use crate::live::Live;
 use crate::localizer::Localizer;
 use crate::logs::Logs;
 use crate::systemd::Scope;
@@ -51,6 +52,7 @@ pub(crate) struct Node {
     /// How far the files of YARN's containers are.
     pub(crate) extras: Extras,
     pub(crate) logs: Logs,
+    pub(crate) live: Live,
     pub(crate) keys: Keys,
     pub(crate) accounts: Accounts,
     /// Work that may outlive its container: emptying the trash, giving groups back.

@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::driver::{Driver, INBOX_MAX, Input};
 use crate::folders::Folders;
 use crate::launch::chain;
+use crate::live::Live;
 use crate::localizer::{Localizer, LocalizerLimits};
 use crate::logs::Logs;
 use crate::node::{Keys, Node};

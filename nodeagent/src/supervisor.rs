@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use bobbin_na_core::{ContainerSignal, ContainerWork, Event, Exit, Found, INVALID};
 use bobbin_sandbox::{
-    Adopted, CgroupLease, ContainerSpec, LaunchError, PassedSignal, RecordError, StartRecord, Stop,
-    adopt, change_memory, forbid_start, pass_signal, process, read_exit, signal_container,
+    Adopted, CgroupLease, ContainerSpec, LaunchError, Launched, PassedSignal, RecordError,
+    StartRecord, Stop, adopt, change_memory, forbid_start, pass_signal, process, read_exit,
+    signal_container,
 };
 use bobbin_service::wall_now;
 use bobbin_types::{ContainerId, DIAGNOSTICS_BYTES_MAX, ExitStatus, Resource};
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::driver::Input;
 use crate::launch::{HOLDS_FILE, Order, Prepared, chain, limits, prepare};
+use crate::live::Running;
 use crate::localizer::Hold;
 use crate::logs::Stage;
 use crate::node::Node;
@@ -167,6 +169,7 @@ pub(crate) fn resume(
         Some((start, monitor)) => {
             node.logs.stages.set(id, Stage::Running);
             supervisor.readopt(&start);
+            supervisor.runs(start.monitor_pid, start.monitor_start_ticks);
             node.background.spawn(async move {
                 supervisor.watch(monitor).await;
                 supervisor.end().await;
@@ -190,10 +193,11 @@ impl Supervisor {
         if let Some(spec) = self.localize(work, order).await {
             let launched = self.launch(spec).await;
             match launched {
-                Ok(monitor) => {
+                Ok(launched) => {
                     self.node.logs.stages.set(self.id, Stage::Running);
+                    self.runs(launched.monitor_pid, launched.monitor_start_ticks);
                     self.tell(Event::Launched(self.id)).await;
-                    self.watch(monitor).await;
+                    self.watch(launched.pidfd).await;
                 }
                 Err(exit) => {
                     self.node.logs.stages.set(self.id, Stage::Ended);
@@ -268,7 +272,7 @@ impl Supervisor {
         }
     }
 
-    async fn launch(&self, spec: ContainerSpec) -> Result<OwnedFd, Exit> {
+    async fn launch(&self, spec: ContainerSpec) -> Result<Launched, Exit> {
         let node = self.node.clone();
         let launched = tokio::task::spawn_blocking(move || {
             let result = node.launcher.launch(&spec);
@@ -276,12 +280,22 @@ impl Supervisor {
         })
         .await;
         match launched {
-            Ok(result) => result.map(|launched| launched.pidfd),
+            Ok(result) => result,
             Err(e) => Err(Exit {
                 exit_status: INVALID,
                 diagnostics: format!("the agent could not launch it: {e}"),
             }),
         }
+    }
+
+    /// From now on its use can be asked for.
+    fn runs(&self, monitor_pid: i32, monitor_start_ticks: u64) {
+        let running = Running {
+            lease: self.lease.clone(),
+            monitor_pid,
+            monitor_start_ticks,
+        };
+        self.node.live.started(self.id, running);
     }
 
     /// Takes an adopted container's groups and copies again.
@@ -420,6 +434,7 @@ impl Supervisor {
     }
 
     async fn report_end(&self) {
+        self.node.live.ended(&self.id);
         let (node, id, user) = (self.node.clone(), self.id, self.user.clone());
         let exit = tokio::task::spawn_blocking(move || {
             let private = node.folders.paths(&id, &user).private;

@@ -275,6 +275,8 @@ pub(crate) mod tests {
             last_seen_ms: 1_700_000_000_500,
             version: "0.1.0".into(),
             reserved: resource(0, 0),
+            machine_memory_used_mib: 3_400,
+            machine_cpu_permille: 123,
         })
     }
 

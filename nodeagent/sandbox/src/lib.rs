@@ -23,6 +23,7 @@ mod holder;
 mod inside;
 mod json;
 mod launcher;
+mod measure;
 mod memory;
 mod monitor;
 mod mounts;
@@ -44,6 +45,7 @@ pub use cgroup::{CgroupLease, CgroupLimits, CgroupRoot, Usage};
 pub use error::LaunchError;
 pub use holder::{Holder, hold};
 pub use launcher::{Launched, Launcher, Stop, is_running, pass_signal, signal_container};
+pub use measure::{running_ms, usage_of_tree};
 pub use plan::is_system_path;
 pub use probe::probe;
 pub use record::{

@@ -69,7 +69,7 @@ pub enum Operation {
     SetPriority,
     /// `moveApplicationAcrossQueues`.
     MoveApplication,
-    /// `updateApplicationTimeouts`.
+    /// `Client.SetTimeout`, `updateApplicationTimeouts`.
     SetTimeout,
     /// `failApplicationAttempt`.
     FailAttempt,

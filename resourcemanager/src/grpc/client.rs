@@ -6,7 +6,8 @@ use bobbin_proto::v1::create_token_request::Subject;
 use bobbin_proto::{FieldError, field};
 use bobbin_rm_core::view::{ApplicationFilter, ApplicationReport};
 use bobbin_rm_core::{Event, Object, Operation, Principal, RequestId};
-use bobbin_types::{ApplicationId, UserName};
+use bobbin_service::wall_now;
+use bobbin_types::{ApplicationId, UserName, WallMillis};
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -262,7 +263,7 @@ impl Client for ClientService {
         request: Request<v1::ListContainersRequest>,
     ) -> Result<Response<v1::ListContainersResponse>, Status> {
         let wanted = request.get_ref().clone();
-        let (_, id, _) = self
+        let (_, id, owner) = self
             .application(&request, &wanted.application_id, Operation::ViewApplication)
             .await?;
         let after = optional("page_token", &wanted.page_token)?;
@@ -280,9 +281,17 @@ impl Client for ClientService {
             rows.truncate(fitting);
             next = rows.last().map(|row| row.container_id.clone());
         }
+        let (usages, silent_nodes) = if wanted.usage {
+            let shown = page.rows.get(..rows.len()).unwrap_or_default();
+            self.relay.usages(id, &owner, shown).await
+        } else {
+            (Vec::new(), Vec::new())
+        };
         Ok(Response::new(v1::ListContainersResponse {
             containers: rows,
             next_page_token: next.unwrap_or_default(),
+            usages,
+            silent_nodes,
         }))
     }
 
@@ -351,6 +360,25 @@ impl Client for ClientService {
         Ok(Response::new(v1::SetPriorityResponse {
             application_id: application.to_string(),
             priority: set.map_err(|e| failed(&e))?,
+        }))
+    }
+
+    async fn set_timeout(
+        &self,
+        request: Request<v1::SetTimeoutRequest>,
+    ) -> Result<Response<v1::SetTimeoutResponse>, Status> {
+        let text = request.get_ref().application_id.clone();
+        let (principal, application, _) = self
+            .application(&request, &text, Operation::SetTimeout)
+            .await?;
+        let span_ms = request.into_inner().timeout_ms;
+        let expires = (span_ms > 0).then(|| WallMillis(wall_now().0.saturating_add(span_ms)));
+        let driver = &self.doors.driver;
+        let set = driver.set_timeout(&principal, application, expires).await;
+        let expires = set.map_err(|e| failed(&e))?;
+        Ok(Response::new(v1::SetTimeoutResponse {
+            application_id: application.to_string(),
+            expires_ms: expires.map_or(0, |moment| moment.0),
         }))
     }
 

@@ -41,11 +41,11 @@ pub(crate) struct LogRelay {
 
 /// Where a container's logs are.
 #[derive(Clone, Debug)]
-struct Place {
+pub(super) struct Place {
     container: ContainerId,
-    node: NodeId,
+    pub(super) node: NodeId,
     address: String,
-    lost: bool,
+    pub(super) lost: bool,
     ended: bool,
 }
 
@@ -269,7 +269,7 @@ impl LogRelay {
         self.placed(report).await
     }
 
-    async fn placed(&self, report: ContainerReport) -> Result<Place, Status> {
+    pub(super) async fn placed(&self, report: ContainerReport) -> Result<Place, Status> {
         let node = report.node.clone();
         let state = self
             .doors
@@ -286,7 +286,7 @@ impl LogRelay {
         })
     }
 
-    fn channel(
+    pub(super) fn channel(
         &self,
         place: &Place,
         application: ApplicationId,
@@ -319,7 +319,7 @@ impl LogRelay {
     }
 
     /// The next one to ask there connects anew.
-    fn forget_channel(&self, place: &Place) {
+    pub(super) fn forget_channel(&self, place: &Place) {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         channels.remove(&place.address);
     }
@@ -424,7 +424,7 @@ fn is_gone(state: NodeState) -> bool {
 }
 
 /// Whether it is the connection that failed, not the request.
-fn is_break(status: &Status) -> bool {
+pub(super) fn is_break(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::Unavailable | Code::Unknown | Code::Cancelled

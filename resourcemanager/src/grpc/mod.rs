@@ -9,6 +9,7 @@ mod pages;
 pub(crate) mod staging;
 pub(crate) mod status;
 pub(crate) mod translate;
+mod usages;
 
 use std::time::Duration;
 

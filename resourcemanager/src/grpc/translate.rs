@@ -424,6 +424,8 @@ pub(crate) fn node_to_wire(report: NodeReport) -> v1::NodeReport {
         last_seen_ms: report.last_seen.0,
         version: report.version,
         reserved: Some(report.reserved.into()),
+        machine_memory_used_mib: report.memory_used_mib,
+        machine_cpu_permille: report.cpu_permille,
     }
 }
 

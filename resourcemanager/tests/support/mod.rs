@@ -301,6 +301,7 @@ impl Daemon {
         let node = Some(v1::create_token_request::Subject::Node("h2".to_owned()));
         let source = format!("bobbin:/user/nobody/.bobbinStaging/{id}/x");
         let containers = v1::ListContainersRequest {
+            usage: true,
             application_id: id.clone(),
             ..Default::default()
         };
@@ -327,6 +328,10 @@ impl Daemon {
             unary!(client.set_priority(v1::SetPriorityRequest {
                 application_id: id.clone(),
                 priority: 1,
+            })),
+            unary!(client.set_timeout(v1::SetTimeoutRequest {
+                application_id: id.clone(),
+                timeout_ms: 1,
             })),
             unary!(client.watch_application(of_id)),
             unary!(client.read_logs(logs)),
