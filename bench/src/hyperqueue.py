@@ -1,7 +1,8 @@
 """HyperQueue's own server and worker in this process; one job per line of the input.
 
 A line is a number of tasks. Each task writes one line, which HyperQueue keeps in a file. The answer is
-the time from the submission to the last task's output in seconds, and how many outputs are whole.
+the word "answer", the time from the submission to the last task's output in seconds, and how many
+outputs are whole. HyperQueue writes lines of its own between them.
 """
 
 import os
@@ -19,7 +20,7 @@ sys.stderr = open(os.devnull, "w")
 with tempfile.TemporaryDirectory(prefix="bobbin-bench-hq-") as folder:
     with LocalCluster(os.path.join(folder, "server"), WorkerConfig(cores=cores)) as cluster:
         client = cluster.client()
-        print("ready", flush=True)
+        print("answer ready", flush=True)
         for line in sys.stdin:
             count = int(line)
             outputs = os.path.join(folder, "outputs")
@@ -39,5 +40,5 @@ with tempfile.TemporaryDirectory(prefix="bobbin-bench-hq-") as folder:
                 last = max(last, os.stat(path).st_mtime)
                 with open(path) as file:
                     whole += file.read() == f"{number}\n"
-            print(last - start, whole, flush=True)
+            print("answer", last - start, whole, flush=True)
             shutil.rmtree(outputs)

@@ -239,7 +239,10 @@ fn lines(output: ChildStdout) -> Receiver<String> {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
+            // HyperQueue has things to say, too.
+            if let Some(answer) = line.strip_prefix("answer ")
+                && sender.send(answer.to_owned()).is_err()
+            {
                 return;
             }
         }
