@@ -5,17 +5,23 @@
 )]
 
 mod am_restart;
+mod bare_rpc;
 mod cluster;
 mod fifo;
 mod kill;
 mod launch;
+mod logs;
 mod map;
 mod master;
+mod memory;
+mod resident;
 mod runtimes;
+mod slurm;
 mod spark;
 mod stats;
 mod storm;
 mod submit_e2e;
+mod submit_rate;
 mod worker;
 
 use std::process::ExitCode;
@@ -32,6 +38,12 @@ enum Command {
     Launch(launch::LaunchArguments),
     /// `bobbin submit` to the driver's first line against a bare client and a bare sandbox.
     SubmitE2e(submit_e2e::SubmitArguments),
+    /// Durable submissions by many clients against bare calls and a bare journal.
+    SubmitRate(submit_rate::SubmitRateArguments),
+    /// A container's lines in `bobbin app logs -f` against a bare stream.
+    Logs(logs::LogsArguments),
+    /// What the daemons hold, idle and with many containers.
+    Memory(memory::MemoryArguments),
     /// Thousands of short containers through the native protocol against two bare sandbox loops.
     Storm(storm::StormArguments),
     /// Thousands of short tasks with `bobbin map` against HyperQueue.
@@ -45,6 +57,12 @@ enum Command {
     /// The floor's client; started by submit-e2e.
     #[command(hide = true)]
     OneShot(submit_e2e::OneShotArguments),
+    /// The floor's server; started by the other benchmarks.
+    #[command(hide = true)]
+    BareServer(bare_rpc::BareServerArguments),
+    /// The writer in the container of logs.
+    #[command(hide = true)]
+    WriteLines(logs::WriteLinesArguments),
     /// Measures one launch per line of its input; started by the other benchmarks.
     #[command(hide = true)]
     Worker(worker::WorkerArguments),
@@ -59,6 +77,11 @@ fn main() -> ExitCode {
         Command::Kill(arguments) => kill::run(&arguments),
         Command::AmRestart(arguments) => am_restart::run(&arguments),
         Command::Spark(arguments) => spark::run(&arguments),
+        Command::SubmitRate(arguments) => submit_rate::run(&arguments),
+        Command::Logs(arguments) => logs::run(&arguments),
+        Command::Memory(arguments) => memory::run(&arguments),
+        Command::BareServer(arguments) => bare_rpc::serve(&arguments),
+        Command::WriteLines(arguments) => logs::write_lines(&arguments),
         Command::OneShot(arguments) => submit_e2e::one_shot(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),
     };

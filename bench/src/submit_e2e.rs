@@ -3,31 +3,38 @@
 //! The floor is what no cluster manager can go below on this machine: a bare one-shot gRPC client
 //! (start, connect to a unix socket, one call, end) plus a bare sandbox of the same isolation that
 //! runs the program, one after the other. Each round measures ours and both parts of the floor once.
+//! With `--vs slurm` each round also runs `srun` of the same program on a tuned Slurm.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use bobbin_proto::v1;
-use bobbin_proto::v1::logs_client::LogsClient;
-use bobbin_proto::v1::logs_server::{Logs, LogsServer};
-use bobbin_service::{Listener, ServeLimits, Target};
-use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
 
+use crate::bare_rpc::{BareClient, BareServer};
+use crate::cluster::{Cluster, command};
 use crate::launch::Worker;
+use crate::progress;
+use crate::slurm::Slurm;
 use crate::stats::{Summary, median_ratio, summary};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SubmitArguments {
     /// Rounds; each measures ours and the floor once.
-    #[arg(long, default_value_t = 100)]
-    rounds: usize,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rounds: u32,
+    /// What to measure beside the floor: slurm (Debian's, started for this).
+    #[arg(long, value_delimiter = ',', value_parser = ["floor", "slurm"], default_value = "floor")]
+    vs: Vec<String>,
+    /// No process is started: a connection that stays open submits, and a session of client mode runs
+    /// the program in a container.
+    #[arg(long, conflicts_with = "vs")]
+    resident: bool,
     /// text or json.
     #[arg(short, long, default_value = "text", value_parser = ["text", "json"])]
-    output: String,
+    pub(crate) output: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -37,35 +44,24 @@ pub(crate) struct OneShotArguments {
 
 #[derive(Debug, serde::Serialize)]
 struct Report {
+    rounds: u32,
     submit: Summary,
     client: Summary,
     sandbox: Summary,
     /// Ours divided by the sum of the floor's parts, round by round.
     ratio: f64,
+    srun: Option<Summary>,
+    /// How many times faster than Slurm, round by round.
+    times_faster_than_slurm: Option<f64>,
+    skipped: Vec<String>,
 }
 
-/// The bare server: it answers and does nothing else.
-#[derive(Debug)]
-struct Nothing;
-
-#[tonic::async_trait]
-impl Logs for Nothing {
-    type ReadLogStream = tokio_stream::Empty<Result<v1::LogChunk, Status>>;
-
-    async fn read_log(
-        &self,
-        _request: Request<v1::ReadLogRequest>,
-    ) -> Result<Response<Self::ReadLogStream>, Status> {
-        Ok(Response::new(tokio_stream::empty()))
-    }
-
-    async fn list_logs(
-        &self,
-        _request: Request<v1::ListLogsRequest>,
-    ) -> Result<Response<v1::ListLogsResponse>, Status> {
-        Ok(Response::new(v1::ListLogsResponse::default()))
-    }
-}
+/// What one contender leaves for later is done in this pause, so that no other pays for it.
+pub(crate) const PAUSE: Duration = Duration::from_millis(15);
+/// Rounds that are not counted.
+pub(crate) const WARM_UP: u32 = 5;
+/// A round in so many is shown.
+pub(crate) const SHOWN: u32 = 10;
 
 /// The floor's client: one call, one line, the end.
 ///
@@ -76,10 +72,9 @@ pub(crate) fn one_shot(arguments: &OneShotArguments) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let target = Target::Unix(arguments.socket.clone());
-        let channel = bobbin_service::connect(&target, None).await?;
-        LogsClient::new(channel)
-            .list_logs(v1::ListLogsRequest::default())
+        let mut client = BareClient::connect(&arguments.socket).await?;
+        client
+            .submit(v1::SubmitApplicationRequest::default())
             .await?;
         println!("answered");
         Ok(())
@@ -95,87 +90,90 @@ pub(crate) fn run(arguments: &SubmitArguments) -> anyhow::Result<()> {
         nix::unistd::geteuid().is_root(),
         "the floor's sandbox needs root"
     );
-    let dir = tempfile::Builder::new().prefix("bobbin-bench-").tempdir()?;
-    // Containers of another user look through it.
-    std::fs::set_permissions(
-        dir.path(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o755),
-    )?;
-    let cluster = dir.path().join("cluster");
-    let bobbin = beside("bobbin")?;
-    let up = run_quietly(
-        command(&bobbin)
-            .args(["up", "--detach", "--nodes", "2", "--dir"])
-            .arg(&cluster),
-    );
-    let result = up.and_then(|()| measure(arguments, dir.path(), &cluster, &bobbin));
-    run_quietly(command(&bobbin).args(["down", "--dir"]).arg(&cluster))?;
-    print(arguments, &result?)
+    if arguments.resident {
+        return crate::resident::run(arguments);
+    }
+    let cluster = Cluster::up(2, &[])?;
+    let (mut slurm, mut skipped) = (None, Vec::new());
+    if arguments.vs.iter().any(|name| name == "slurm") {
+        match Slurm::start(cluster.scratch())? {
+            Ok(started) => slurm = Some(started),
+            Err(missing) => {
+                let words = format!("slurm is left out: {missing}");
+                progress(&words);
+                skipped.push(words);
+            }
+        }
+    }
+    let report = measure(arguments, &cluster, slurm.as_ref(), skipped)?;
+    print(arguments, &report)
 }
 
 fn measure(
     arguments: &SubmitArguments,
-    dir: &Path,
-    cluster: &Path,
-    bobbin: &Path,
+    cluster: &Cluster,
+    slurm: Option<&Slurm>,
+    skipped: Vec<String>,
 ) -> anyhow::Result<Report> {
-    let socket = dir.join("bare.sock");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    let stop = CancellationToken::new();
-    let listener = {
-        let _inside = runtime.enter();
-        Listener::unix(&socket, 0o600)?
-    };
-    let routes = tonic::service::Routes::new(LogsServer::new(Nothing));
-    let server = runtime.spawn(bobbin_service::serve(
-        routes,
-        vec![listener],
-        ServeLimits::default(),
-        stop.clone(),
-    ));
-    let mut floors = Worker::start(dir, None)?;
+    let bare = BareServer::start(cluster.scratch())?;
+    let mut floors = Worker::start(cluster.scratch(), None)?;
     let program = std::env::current_exe()?;
     let (mut submits, mut clients, mut sandboxes) = (Vec::new(), Vec::new(), Vec::new());
-    let warm_up = 5.min(arguments.rounds);
+    let mut sruns = Vec::new();
+    let warm_up = WARM_UP.min(arguments.rounds);
     for round in 0..arguments.rounds + warm_up {
         let submit = first_line(
-            command(bobbin)
-                .env("BOBBIN_RM_SOCKET", cluster.join("run/resourcemanager.sock"))
-                .args([
-                    "submit",
-                    "--deploy-mode",
-                    "cluster",
-                    "--driver-memory",
-                    "64m",
-                    "--",
-                ])
-                .args(["/bin/echo", "line"]),
+            cluster
+                .bobbin()
+                .args(["submit", "--deploy-mode", "cluster"])
+                .args(["--driver-memory", "64m", "--", "/bin/echo", "line"]),
         )?;
-        let client = first_line(command(&program).arg("one-shot").arg(&socket))?;
+        std::thread::sleep(PAUSE);
+        let client = first_line(command(&program).arg("one-shot").arg(bare.socket()))?;
         let (_, sandbox) = floors.once("bare")?;
-        if round >= warm_up {
-            submits.push(submit);
-            clients.push(client);
-            sandboxes.push(sandbox);
+        std::thread::sleep(PAUSE);
+        let srun = slurm
+            .map(|slurm| first_line(slurm.srun().args(["/bin/echo", "line"])))
+            .transpose()?;
+        std::thread::sleep(PAUSE);
+        if round < warm_up {
+            continue;
+        }
+        submits.push(submit);
+        clients.push(client);
+        sandboxes.push(sandbox);
+        sruns.extend(srun);
+        if (round - warm_up).is_multiple_of(SHOWN) {
+            let srun = srun.map_or_else(String::new, |srun| format!(", srun {:.1} ms", ms(srun)));
+            progress(&format!(
+                "round {}: submit {:.2} ms, client {:.2} ms, sandbox {:.2} ms{srun}",
+                round - warm_up + 1,
+                ms(submit),
+                ms(client),
+                ms(sandbox)
+            ));
         }
     }
     floors.end()?;
-    stop.cancel();
-    runtime.block_on(server)??;
     let floor: Vec<Duration> = clients
         .iter()
         .zip(&sandboxes)
         .map(|(a, b)| *a + *b)
         .collect();
     Ok(Report {
+        rounds: arguments.rounds,
         ratio: median_ratio(&submits, &floor),
         submit: summary(&submits),
         client: summary(&clients),
         sandbox: summary(&sandboxes),
+        srun: slurm.map(|_| summary(&sruns)),
+        times_faster_than_slurm: slurm.map(|_| median_ratio(&sruns, &submits)),
+        skipped,
     })
+}
+
+pub(crate) fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 /// From before the start of a program to its first line; the rest of it is waited for, unmeasured.
@@ -199,31 +197,6 @@ fn first_line(command: &mut Command) -> anyhow::Result<Duration> {
     Ok(time)
 }
 
-fn beside(name: &str) -> anyhow::Result<PathBuf> {
-    let path = std::env::current_exe()?.with_file_name(name);
-    ensure!(path.exists(), "{} is not built", path.display());
-    Ok(path)
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "what is measured are whole programs"
-)]
-fn command(program: &Path) -> Command {
-    Command::new(program)
-}
-
-fn run_quietly(command: &mut Command) -> anyhow::Result<()> {
-    let output = command.stdin(Stdio::null()).output()?;
-    ensure!(
-        output.status.success(),
-        "{command:?} ended with {}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
-}
-
 fn print(arguments: &SubmitArguments, report: &Report) -> anyhow::Result<()> {
     if arguments.output == "json" {
         println!("{}", serde_json::to_string_pretty(report)?);
@@ -231,14 +204,20 @@ fn print(arguments: &SubmitArguments, report: &Report) -> anyhow::Result<()> {
     }
     println!(
         "`bobbin submit --deploy-mode cluster -- /bin/echo line` to its first line; {} rounds.\n",
-        arguments.rounds
+        report.rounds
     );
     println!("| part | p50 ms | p90 | p99 |\n|---|---|---|---|");
+    let srun = report
+        .srun
+        .map(|srun| ("tuned slurm: srun /bin/echo line", srun));
     for (name, times) in [
         ("bobbin submit to the driver's first line", report.submit),
         ("floor: one-shot gRPC client", report.client),
         ("floor: bare sandbox, to its end", report.sandbox),
-    ] {
+    ]
+    .into_iter()
+    .chain(srun)
+    {
         println!(
             "| {name} | {:.3} | {:.3} | {:.3} |",
             times.p50_ms, times.p90_ms, times.p99_ms
@@ -248,5 +227,11 @@ fn print(arguments: &SubmitArguments, report: &Report) -> anyhow::Result<()> {
         "\nratio to the floor's sum, median over the rounds: {:.2}",
         report.ratio
     );
+    if let Some(faster) = report.times_faster_than_slurm {
+        println!("times faster than srun, median over the rounds: {faster:.1}");
+    }
+    for words in &report.skipped {
+        println!("{words}");
+    }
     Ok(())
 }
