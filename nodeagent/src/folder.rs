@@ -173,6 +173,14 @@ impl Folder {
         Ok(names)
     }
 
+    /// Whether every name in this folder is one of these, names that are no UTF-8 included.
+    pub(crate) fn has_only(&self, names: &[&str]) -> io::Result<bool> {
+        let there = self.raw_names(names.len() + 1)?;
+        Ok(there
+            .iter()
+            .all(|(name, _)| name.to_str().is_ok_and(|name| names.contains(&name))))
+    }
+
     fn raw_names(&self, most: usize) -> io::Result<Vec<(std::ffi::CString, bool)>> {
         // A second description: reading must not depend on where another reader stands.
         let mut dir = nix::dir::Dir::from_fd(self.folder(".")?.fd)?;

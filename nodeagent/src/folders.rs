@@ -9,6 +9,7 @@
 //!                                                                   in place of <application>/
 //! <local>/nmPrivate/<application>/<container>/                       start and exit file; run/ becomes /run/bobbin
 //! <local>/trash/                                                    trees on their way out
+//! <local>/spare/                                                    folders to be used again
 //! <log>/<application>/<container>/{stdout,stderr,...}
 //! ```
 //! Every folder above a work folder belongs to the agent, so no user can swap one for a link.
@@ -17,6 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bobbin_sandbox::{EXIT_FILE, START_FILE};
 use bobbin_service::{Account, FileError, create_folder};
 use bobbin_types::{ApplicationId, ContainerId};
 use nix::errno::Errno;
@@ -24,6 +26,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::account::owner;
 use crate::folder::{Folder, Owner};
+use crate::spare_folders::{Kind, SpareFolders};
 
 /// The agent's root folders, open.
 #[derive(Debug)]
@@ -34,6 +37,7 @@ pub(crate) struct Folders {
     pub(crate) log: Folder,
     pub(crate) private: Folder,
     trash: Folder,
+    spares: SpareFolders,
     trash_counter: AtomicU64,
 }
 
@@ -98,6 +102,8 @@ impl Folders {
                 .remove_tree(&name)
                 .map_err(at(&local_path.join("trash")))?;
         }
+        let spares =
+            SpareFolders::open(make("spare", 0o700)?).map_err(at(&local_path.join("spare")))?;
         Ok(Folders {
             local_path,
             log_path,
@@ -105,6 +111,7 @@ impl Folders {
             log,
             private,
             trash,
+            spares,
             trash_counter: AtomicU64::new(0),
         })
     }
@@ -173,23 +180,42 @@ impl Folders {
     ) -> io::Result<ContainerFolders> {
         let (application, name) = (id.application(), id.to_string());
         let own = owner(account);
-        let work = fresh(
-            &self.application(account, &application)?,
-            &name,
-            0o700,
-            own,
-            self,
-        )?;
+        self.spares.note_owner(application, own);
+        let parent = self.application(account, &application)?;
+        let work = self.fresh(&parent, Kind::Work, id, own)?;
         work.make("tmp", 0o700, own)?;
         let private = self.private.make(&application.to_string(), 0o700, None)?;
-        let private = fresh(&private, &name, 0o700, None, self)?;
-        let run = private.make("run", 0o700, own)?;
+        let private = self.fresh(&private, Kind::Private, id, None)?;
+        let run = match self.spares.take(application, Kind::Run, &private, "run")? {
+            Some(run) => run,
+            None => private.make("run", 0o700, own)?,
+        };
         run.make("bin", 0o755, None)?;
         let log = self
             .log
             .make(&application.to_string(), 0o710, passable(own))?;
         log.make(&name, 0o750, own)?;
         Ok(ContainerFolders { work, private, run })
+    }
+
+    /// A folder in which nothing is that is not made with it; what was there goes first.
+    fn fresh(
+        &self,
+        parent: &Folder,
+        kind: Kind,
+        id: &ContainerId,
+        owner: Owner,
+    ) -> io::Result<Folder> {
+        let name = id.to_string();
+        if parent.look(std::ffi::OsStr::new(&name))?.is_some()
+            && let Some(trashed) = self.discard(parent, &name)?
+        {
+            self.empty(&trashed)?;
+        }
+        match self.spares.take(id.application(), kind, parent, &name)? {
+            Some(spare) => Ok(spare),
+            None => parent.make(&name, 0o700, owner),
+        }
     }
 
     /// Makes the folder that the containers of a YARN application share, and in it the place where
@@ -232,16 +258,31 @@ impl Folders {
         let mut trashed = Vec::new();
         let appcache = format!("usercache/{user}/appcache/{application}");
         if let Some(folder) = found(self.local.folder(appcache))? {
-            trashed.extend(self.discard(&folder, &name)?);
+            trashed.extend(self.retire(&folder, Kind::Work, &application, &name)?);
             if let Ok(shared) = folder.folder(SHARED) {
                 // Left empty, unless its user has put something there; then it goes with the rest.
                 let _ = unlinkat(&shared, name.as_str(), UnlinkatFlags::RemoveDir);
             }
         }
         if let Some(folder) = found(self.private.folder(format!("{application}/{name}")))? {
-            trashed.extend(self.discard(&folder, "run")?);
+            trashed.extend(self.retire(&folder, Kind::Run, &application, "run")?);
         }
         Ok(trashed)
+    }
+
+    /// Keeps a folder for the next container, or moves it out of sight.
+    fn retire(
+        &self,
+        parent: &Folder,
+        kind: Kind,
+        application: &ApplicationId,
+        name: &str,
+    ) -> io::Result<Option<String>> {
+        match self.spares.keep(*application, kind, parent, name) {
+            Ok(true) => Ok(None),
+            // One that cannot be looked at cannot be kept.
+            Ok(false) | Err(_) => self.discard(parent, name),
+        }
     }
 
     /// Removes a container's private folder with its start and exit file, and the application's if
@@ -251,7 +292,14 @@ impl Folders {
         let Some(folder) = found(self.private.folder(&application))? else {
             return Ok(());
         };
-        if let Some(trashed) = self.discard(&folder, &id.to_string())? {
+        let name = id.to_string();
+        if let Some(private) = found(folder.folder(&name))? {
+            for file in [START_FILE, EXIT_FILE] {
+                // One that is not there need not go.
+                let _ = private.unlink(std::ffi::OsStr::new(file));
+            }
+        }
+        if let Some(trashed) = self.retire(&folder, Kind::Private, &id.application(), &name)? {
             self.empty(&trashed)?;
         }
         if ended {
@@ -270,6 +318,7 @@ impl Folders {
 
     /// Removes an application's caches of every user that has any.
     pub(crate) fn clean_up_application(&self, application: &ApplicationId) -> io::Result<()> {
+        self.spares.forget(application)?;
         let name = application.to_string();
         for user in self.local.folder("usercache")?.names()? {
             let Some(appcache) = found(self.local.folder(format!("usercache/{user}/appcache")))?
@@ -347,21 +396,6 @@ pub(crate) struct ContainerFolders {
     pub(crate) work: Folder,
     pub(crate) private: Folder,
     pub(crate) run: Folder,
-}
-
-fn fresh(
-    parent: &Folder,
-    name: &str,
-    mode: u32,
-    owner: Owner,
-    folders: &Folders,
-) -> io::Result<Folder> {
-    if parent.look(std::ffi::OsStr::new(name))?.is_some()
-        && let Some(trashed) = folders.discard(parent, name)?
-    {
-        folders.empty(&trashed)?;
-    }
-    parent.make(name, mode, owner)
 }
 
 /// What is not there is `None`.

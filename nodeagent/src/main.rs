@@ -29,6 +29,7 @@ mod ready;
 mod records;
 mod remote;
 mod rm_link;
+mod spare_folders;
 mod start;
 mod store;
 mod supervisor;

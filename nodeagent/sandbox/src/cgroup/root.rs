@@ -38,6 +38,8 @@ struct Slots {
     used: BTreeMap<u32, Option<CgroupLimits>>,
     /// Slots that could not be removed yet.
     stuck: BTreeSet<u32>,
+    /// Slots that somebody is removing.
+    removing: BTreeSet<u32>,
 }
 
 impl Slots {
@@ -47,6 +49,7 @@ impl Slots {
                 !self.used.contains_key(slot)
                     && !self.free.contains_key(slot)
                     && !self.stuck.contains(slot)
+                    && !self.removing.contains(slot)
             })
             .unwrap_or(u32::MAX)
     }
@@ -372,15 +375,24 @@ impl CgroupRoot {
     }
 
     /// Tries to remove the stuck slots; the first failure.
+    ///
+    /// Each is taken by one caller: of a thousand containers that end at once, none waits for the
+    /// groups of the others.
     fn sweep(&self) -> Option<CgroupError> {
-        let stuck: Vec<u32> = self.slots().stuck.iter().copied().collect();
+        let stuck = {
+            let mut slots = self.slots();
+            let stuck = std::mem::take(&mut slots.stuck);
+            slots.removing.extend(&stuck);
+            stuck
+        };
         let mut failure = None;
         for slot in stuck {
-            match self.remove_slot(slot) {
-                Ok(()) => {
-                    self.slots().stuck.remove(&slot);
-                }
-                Err(error) => failure = failure.or(Some(error)),
+            let removed = self.remove_slot(slot);
+            let mut slots = self.slots();
+            slots.removing.remove(&slot);
+            if let Err(error) = removed {
+                slots.stuck.insert(slot);
+                failure = failure.or(Some(error));
             }
         }
         failure
