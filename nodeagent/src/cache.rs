@@ -327,7 +327,7 @@ mod tests {
             user: "a".into(),
             application: "application_1_0001".into(),
         };
-        let scope = if number % 2 == 0 {
+        let scope = if number.is_multiple_of(2) {
             Scope::Public
         } else {
             application
@@ -349,22 +349,30 @@ mod tests {
             let old = |row: &(u8, u64, u64, u64)| {
                 bounds.age_max_ms > 0 && now - row.3 >= bounds.age_max_ms
             };
-            let before: u64 = self.0.iter().filter(|r| r.0 % 2 == 0).map(|r| r.1).sum();
+            let before: u64 = self
+                .0
+                .iter()
+                .filter(|r| r.0.is_multiple_of(2))
+                .map(|r| r.1)
+                .sum();
             let mut bytes = before;
             for number in gone {
                 let row = *self.find(*number).expect("it was there");
-                prop_assert!(row.2 == 0 && row.0 % 2 == 0, "held or not shared: {row:?}");
+                prop_assert!(
+                    row.2 == 0 && row.0.is_multiple_of(2),
+                    "held or not shared: {row:?}"
+                );
                 prop_assert!(old(&row) || bytes > bounds.bytes_max, "no reason: {row:?}");
                 bytes -= row.1;
                 self.0.retain(|r| r.0 != *number);
                 // Nothing that stays was used less lately.
-                let idle = self.0.iter().filter(|r| r.2 == 0 && r.0 % 2 == 0);
+                let idle = self.0.iter().filter(|r| r.2 == 0 && r.0.is_multiple_of(2));
                 prop_assert!(
                     idle.clone().all(|r| r.3 >= row.3),
                     "{row:?} before an older one"
                 );
             }
-            let mut idle = self.0.iter().filter(|r| r.2 == 0 && r.0 % 2 == 0);
+            let mut idle = self.0.iter().filter(|r| r.2 == 0 && r.0.is_multiple_of(2));
             prop_assert!(idle.clone().all(|row| !old(row)), "an old one stays");
             prop_assert!(
                 bytes <= bounds.bytes_max || idle.next().is_none(),

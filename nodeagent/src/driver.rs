@@ -439,7 +439,10 @@ impl Driver {
             Effect::RegisterWithRm(registration) => {
                 self.tell_rm(translate::registration(&self.node, registration));
             }
-            Effect::HeartbeatToRm(heartbeat) => self.tell_rm(translate::heartbeat(heartbeat)),
+            Effect::HeartbeatToRm(heartbeat) => {
+                let fetching = self.node.localizer.fetching();
+                self.tell_rm(translate::heartbeat(heartbeat, fetching));
+            }
             Effect::ReportStartedToRm(report) => self.tell_rm(translate::started(&report)),
             Effect::ReportExitToRm(report) => {
                 self.tell_rm(translate::exited(&self.node, report));

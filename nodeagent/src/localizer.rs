@@ -30,6 +30,8 @@ use crate::webhdfs::{Proof, Trees};
 
 const CONTENT: &str = "content";
 const KEY_FILE: &str = "key.json";
+/// Files on their way that are told of; the rest are on their way all the same.
+const FETCHING_MAX: usize = 1_000;
 
 /// Why a resource is not there for the container.
 #[derive(Debug, thiserror::Error)]
@@ -371,7 +373,8 @@ impl Localizer {
     /// What containers wait for now, in the order of their ids.
     pub(crate) fn fetching(&self) -> Vec<Fetching> {
         let state = self.state();
-        let all = state.waiting.iter().map(|((container, name), counter)| {
+        let some = state.waiting.iter().take(FETCHING_MAX);
+        let all = some.map(|((container, name), counter)| {
             let (bytes, bytes_total) = counter.get();
             Fetching {
                 container: container.clone(),

@@ -6,6 +6,7 @@ use bobbin_proto::v1::node_message::Message;
 use bobbin_service::Claims;
 use bobbin_types::WallMillis;
 
+use crate::localizer::Fetching;
 use crate::node::Node;
 
 fn message(message: Message) -> v1::NodeMessage {
@@ -50,11 +51,18 @@ pub(crate) fn registration(node: &Node, registration: Registration) -> v1::NodeM
     }))
 }
 
-pub(crate) fn heartbeat(heartbeat: Heartbeat) -> v1::NodeMessage {
+pub(crate) fn heartbeat(heartbeat: Heartbeat, fetching: Vec<Fetching>) -> v1::NodeMessage {
+    let fetching = fetching.into_iter().map(|file| v1::Fetching {
+        container_id: file.container,
+        name: file.name,
+        bytes: file.bytes,
+        bytes_total: file.bytes_total,
+    });
     message(Message::Heartbeat(v1::NodeHeartbeat {
         memory_used_mib: heartbeat.usage.memory_used_mib,
         cpu_permille: heartbeat.usage.cpu_permille,
         problems: heartbeat.problems,
+        fetching: fetching.collect(),
     }))
 }
 

@@ -318,6 +318,7 @@ impl World {
                     memory_used_mib: heartbeat.usage.memory_used_mib,
                     cpu_permille: heartbeat.usage.cpu_permille,
                     problems: heartbeat.problems,
+                    fetching: Vec::new(),
                 },
             },
             Message::NodeStarted(report) => Event::ContainerStarted {

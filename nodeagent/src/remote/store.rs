@@ -251,11 +251,10 @@ impl HttpConnector for Client {
 }
 
 fn failed(error: FetchError) -> HttpError {
-    let (kind, fault) = match error {
-        FetchError::Away(words) => (HttpErrorKind::Connect, Fault::Away(words)),
-        other => (HttpErrorKind::Unknown, Fault::Final(other.to_string())),
-    };
-    HttpError::new(kind, fault)
+    if let FetchError::Away(words) = error {
+        return HttpError::new(HttpErrorKind::Connect, Fault::Away(words));
+    }
+    HttpError::new(HttpErrorKind::Unknown, Fault::Final(error.to_string()))
 }
 
 #[async_trait]

@@ -339,6 +339,18 @@ pub struct NodeHeartbeat {
     pub memory_used_mib: u64,
     pub cpu_permille: u32,
     pub problems: Vec<String>,
+    /// Files that its containers wait for.
+    pub fetching: Vec<Fetching>,
+}
+
+/// A file on its way to a container's node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetching {
+    pub container: ContainerId,
+    pub name: String,
+    pub bytes: u64,
+    /// 0: not known.
+    pub bytes_total: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -32,7 +32,7 @@ impl ResourceManager {
     }
 
     fn check_nodes(&self) -> Result<(), String> {
-        let mut total = Resource::default();
+        let (mut total, mut fetching) = (Resource::default(), 0);
         for (key, node) in &self.nodes {
             let name = &node.id;
             if self.node_keys.get(name) != Some(key) || node.key != *key {
@@ -51,6 +51,14 @@ impl ResourceManager {
                     .checked_add(&container.resource)
                     .ok_or("sums overflow")?;
             }
+            if let Some(id) = node
+                .fetching
+                .iter()
+                .find(|id| !self.fetching.contains_key(id))
+            {
+                return Err(format!("{name} fetches for {id}, nobody knows what"));
+            }
+            fetching += node.fetching.len();
             if used != node.used {
                 return Err(format!("{name} uses {used}, its sum says {}", node.used));
             }
@@ -79,6 +87,12 @@ impl ResourceManager {
             if is_counted && !is_watched {
                 return Err(format!("nobody watches {name}"));
             }
+        }
+        if fetching != self.fetching.len() {
+            return Err(format!(
+                "files of {fetching} containers are on their way to nodes, not {}",
+                self.fetching.len()
+            ));
         }
         self.check_sums(&total)
     }

@@ -16,6 +16,7 @@ mod config;
 mod container;
 mod effect;
 mod event;
+mod fetching;
 mod grants;
 mod invariants;
 mod launch;
@@ -47,7 +48,7 @@ pub use effect::{
     NodeCommand, Reply, StartContainer, Transition, UpdatedContainer,
 };
 pub use event::{
-    Ask, AskKey, ContainerExit, ContainerSignal, ContainerUpdate, Event, Finish,
+    Ask, AskKey, ContainerExit, ContainerSignal, ContainerUpdate, Event, Fetching, Finish,
     MasterRegistration, NodeHeartbeat, NodeRegistration, ReportedContainer, ReportedStatus,
     RequestId, SessionId, Submission, UpdateKind,
 };

@@ -15,6 +15,8 @@ pub const NODE_UNITS_MAX: u64 = 1 << 40;
 pub const NODE_VCORES_MAX: u32 = 1 << 16;
 /// Containers one node may list at its registration.
 pub const CONTAINERS_PER_NODE_MAX: usize = 20_000;
+/// Files on their way that one node may tell of.
+pub const FETCHING_PER_NODE_MAX: usize = 1_000;
 /// Applications whose folders one node may list at its registration.
 pub const APPLICATIONS_PER_NODE_MAX: usize = 200_000;
 /// Kill requests of one application that wait for its end.

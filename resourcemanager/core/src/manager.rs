@@ -8,6 +8,7 @@ use bobbin_types::{
 
 use crate::application::Application;
 use crate::container::Container;
+use crate::event::Fetching;
 use crate::liveness::Deadlines;
 use crate::node::{Node, NodeKey};
 use crate::queue::{Queue, share_of};
@@ -72,6 +73,8 @@ pub struct ResourceManager {
     /// Oldest first.
     pub(crate) ended: VecDeque<ApplicationId>,
     pub(crate) containers: BTreeMap<ContainerId, Container>,
+    /// Files that containers wait for, as their nodes say.
+    pub(crate) fetching: BTreeMap<ContainerId, Vec<Fetching>>,
     /// Oldest first.
     pub(crate) ended_containers: VecDeque<ContainerId>,
     pub(crate) nodes: BTreeMap<NodeKey, Node>,
@@ -120,6 +123,7 @@ impl ResourceManager {
             live_applications: BTreeSet::new(),
             ended: VecDeque::new(),
             containers: BTreeMap::new(),
+            fetching: BTreeMap::new(),
             ended_containers: VecDeque::new(),
             nodes: BTreeMap::new(),
             node_keys: BTreeMap::new(),

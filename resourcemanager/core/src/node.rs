@@ -103,6 +103,8 @@ pub(crate) struct Node {
     pub(crate) last_seen: WallMillis,
     pub(crate) memory_used_mib: u64,
     pub(crate) cpu_permille: u32,
+    /// Of its containers, those that it fetches files for.
+    pub(crate) fetching: BTreeSet<ContainerId>,
     /// The number of the last change of its state or size among all nodes'.
     pub(crate) changed: u64,
 }
@@ -128,6 +130,7 @@ impl Node {
             last_seen: WallMillis(0),
             memory_used_mib: 0,
             cpu_permille: 0,
+            fetching: BTreeSet::new(),
             changed: 0,
         }
     }
@@ -544,6 +547,7 @@ impl ResourceManager {
         if let Some(node) = self.nodes.get_mut(&key) {
             node.session = None;
         }
+        self.note_fetching(key, Vec::new());
         self.reindex(key);
         self.watch_node(now, key);
     }
@@ -564,6 +568,10 @@ impl ResourceManager {
         };
         node.memory_used_mib = heartbeat.memory_used_mib;
         node.cpu_permille = heartbeat.cpu_permille;
+        self.note_fetching(key, heartbeat.fetching);
+        let Some(node) = self.nodes.get_mut(&key) else {
+            return;
+        };
         if node.problems == heartbeat.problems {
             return;
         }
@@ -591,6 +599,7 @@ impl ResourceManager {
         }
         let name = node.id.clone();
         let containers: Vec<ContainerId> = node.containers.iter().copied().collect();
+        self.note_fetching(key, Vec::new());
         self.reindex(key);
         self.set_total(key, None);
         let reason = format!(

@@ -356,7 +356,10 @@ impl ResourceManager {
                 state: container.state,
                 resource: container.resource,
                 exit_status: None,
-                diagnostics: stop.map_or_else(String::new, |stop| stop.diagnostics.to_string()),
+                diagnostics: stop.map_or_else(
+                    || self.fetching_of(&id).unwrap_or_default(),
+                    |stop| stop.diagnostics.to_string(),
+                ),
                 is_master: container.is_master,
                 priority: container.priority,
                 created: Some(container.created),

@@ -10,9 +10,10 @@ use bobbin_rm_core::view::{
     ApplicationReport, AttemptReport, ClusterReport, ContainerReport, NodeReport,
 };
 use bobbin_rm_core::{
-    Ask, AskKey, CompletedContainer, ContainerExit, ContainerSignal, Finish, LaunchContext,
-    LaunchContract, LocalResource, MasterRegistration, NodeHeartbeat, NodeRegistration,
-    ReportedContainer, ReportedStatus, ResourceKind, Secret, Submission, Visibility,
+    Ask, AskKey, CompletedContainer, ContainerExit, ContainerSignal, Fetching, Finish,
+    LaunchContext, LaunchContract, LocalResource, MasterRegistration, NodeHeartbeat,
+    NodeRegistration, ReportedContainer, ReportedStatus, ResourceKind, Secret, Submission,
+    Visibility, limits,
 };
 use bobbin_types::{ContainerId, ContainerState, ExitStatus, FinalStatus, Resource};
 
@@ -261,10 +262,20 @@ fn reported_from_wire(wire: v1::ContainerStatus) -> Result<ReportedContainer, Fi
 }
 
 pub(crate) fn heartbeat_from_wire(wire: v1::NodeHeartbeat) -> NodeHeartbeat {
+    // Shown only: what cannot be read is left out.
+    let fetching = wire.fetching.into_iter().filter_map(|file| {
+        Some(Fetching {
+            container: file.container_id.parse().ok()?,
+            name: file.name,
+            bytes: file.bytes,
+            bytes_total: file.bytes_total,
+        })
+    });
     NodeHeartbeat {
         memory_used_mib: wire.memory_used_mib,
         cpu_permille: wire.cpu_permille,
         problems: wire.problems,
+        fetching: fetching.take(limits::FETCHING_PER_NODE_MAX).collect(),
     }
 }
 

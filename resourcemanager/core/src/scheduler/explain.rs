@@ -51,7 +51,12 @@ impl ResourceManager {
             | AttemptState::Killed => {
                 let what = match &attempt.place {
                     Some((container, node)) => {
-                        format!("its master ({container} on {node}) has not registered yet")
+                        let fetching = self.fetching_of(container);
+                        let fetching =
+                            fetching.map_or_else(String::new, |words| format!(", {words}"));
+                        format!(
+                            "its master ({container} on {node}) has not registered yet{fetching}"
+                        )
                     }
                     None => "its client has not registered as its master yet".to_owned(),
                 };
@@ -107,6 +112,9 @@ impl ResourceManager {
                 format!("{count} containers of {size} at priority {priority}: {why}")
             })
             .collect();
+        if let Some(attempt) = application.current() {
+            reasons.extend(self.fetching_reasons(attempt.id));
+        }
         let barred = application.current().map_or(0, |a| a.blacklist.len());
         if barred > 0 && !reasons.is_empty() {
             reasons.push(format!("its master wants nothing on {barred} hosts"));

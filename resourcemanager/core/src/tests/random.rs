@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use super::world::{World, application, ask, attempt, registration, submission, user};
 use crate::view::ApplicationReport;
 use crate::{
-    Config, Effect, Event, Finish, MasterMessage, MasterRegistration, NodeCommand, NodeHeartbeat,
-    ReportedContainer, ReportedStatus, SessionId,
+    Config, Effect, Event, Fetching, Finish, MasterMessage, MasterRegistration, NodeCommand,
+    NodeHeartbeat, ReportedContainer, ReportedStatus, SessionId,
 };
 
 const NODES: [&str; 3] = ["a", "b", "c"];
@@ -505,10 +505,21 @@ impl Life {
 
     fn beat_node(&mut self, name: &str, problems: Vec<String>) {
         let (node, session) = (super::world::node_id(name), self.session_of(name));
+        // Of any container, whether it is there or not.
+        let fetching = self.world.now.0 % 3;
+        let fetching = (1..=fetching).map(|number| Fetching {
+            container: format!("container_1000_000{number}_01_000001")
+                .parse()
+                .unwrap(),
+            name: "file".to_owned(),
+            bytes: number,
+            bytes_total: 0,
+        });
         let heartbeat = NodeHeartbeat {
             memory_used_mib: 1,
             cpu_permille: 1,
             problems,
+            fetching: fetching.collect(),
         };
         self.event(Event::NodeHeartbeat {
             node,
@@ -651,6 +662,7 @@ impl Life {
 fn survives(report: Option<ApplicationReport>) -> Option<ApplicationReport> {
     let mut report = report?;
     report.waiting.clear();
+    report.asks.clear();
     report.progress_permille = 0;
     report.containers = 0;
     report.used = Resource::default();

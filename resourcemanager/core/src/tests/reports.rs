@@ -2,9 +2,9 @@
 
 use bobbin_types::{Resource, WallMillis};
 
-use super::world::{World, application, attempt, container, user};
+use super::world::{World, application, attempt, container, node_id, user};
 use crate::view::ApplicationFilter;
-use crate::{Config, Groups, Principal, ResourceSeconds};
+use crate::{Config, Effect, Event, Fetching, Groups, NodeHeartbeat, Principal, ResourceSeconds};
 
 fn ran(script: &str) -> World {
     let mut world = World::new(Config::default());
@@ -40,6 +40,69 @@ fn what_was_used_over_time_is_known_and_kept() {
     world.journal = world.rm.snapshot();
     world.restart();
     assert_eq!(used(&world), total);
+}
+
+/// Says that a node fetches files: container, bytes and total of each.
+fn fetch(world: &mut World, node: &str, files: &[(&str, u64, u64)]) -> bool {
+    let fetching = files.iter().map(|(id, bytes, bytes_total)| Fetching {
+        container: container(id),
+        name: "da\nta".to_owned(),
+        bytes: *bytes,
+        bytes_total: *bytes_total,
+    });
+    let heartbeat = NodeHeartbeat {
+        memory_used_mib: 1,
+        cpu_permille: 1,
+        problems: Vec::new(),
+        fetching: fetching.collect(),
+    };
+    let effects = world.handle(Event::NodeHeartbeat {
+        node: node_id(node),
+        session: world.node_sessions[node],
+        heartbeat,
+    });
+    let changed = |effect: &Effect| matches!(effect, Effect::ApplicationChanged(_));
+    effects.iter().any(changed)
+}
+
+#[test]
+fn what_containers_wait_for_is_told_until_they_run() {
+    let mut world = ran("node a 4096 9\n node b 1 1\n submit");
+    let words = |world: &World| world.rm.application(application(1)).unwrap().waiting;
+    let of = |world: &World, id| world.rm.container(container(id)).unwrap().diagnostics;
+    assert!(!fetch(&mut world, "a", &[]), "nobody is woken for nothing");
+    assert!(fetch(
+        &mut world,
+        "a",
+        &[("1.1#1", 3 << 20, 5 << 30), ("1.1#1", 0, 0)]
+    ));
+    let told = "fetching 'data', 3 MiB of 5 GiB and 1 more files";
+    assert_eq!(of(&world, "1.1#1"), told);
+    assert!(words(&world).ends_with(&format!("has not registered yet, {told}")));
+    assert!(fetch(&mut world, "a", &[]), "what is over is told too");
+    assert_eq!(of(&world, "1.1#1"), "");
+    // Another node's containers are not its business.
+    assert!(!fetch(&mut world, "b", &[("1.1#1", 1, 2)]));
+    assert!(!fetch(&mut world, "a", &[("1.1#9", 1, 2)]));
+    fetch(&mut world, "a", &[("1.1#1", 1, 2)]);
+    world.run("started 1.1#1\n attach 1.1\n ask 1.1 4 64 1");
+    assert_eq!(
+        (of(&world, "1.1#1").as_str(), words(&world).as_str()),
+        ("", "")
+    );
+    let all = ["1.1#2", "1.1#3", "1.1#4", "1.1#5"].map(|id| (id, 7, 0));
+    fetch(&mut world, "a", &all);
+    let told = words(&world);
+    assert!(
+        told.contains("000002 on a:1 is fetching 'data', 7 bytes; "),
+        "{told}"
+    );
+    assert!(
+        told.ends_with("more containers are fetching files"),
+        "{told}"
+    );
+    world.run("node-lost a");
+    assert_eq!(words(&world), "", "nobody knows now");
 }
 
 #[test]

@@ -276,6 +276,7 @@ impl World {
                         memory_used_mib: 1,
                         cpu_permille: 1,
                         problems,
+                        fetching: Vec::new(),
                     };
                     self.handle(Event::NodeHeartbeat {
                         node,
@@ -371,6 +372,7 @@ impl World {
                     memory_used_mib: 1,
                     cpu_permille: 1,
                     problems,
+                    fetching: Vec::new(),
                 };
                 self.handle(Event::NodeHeartbeat {
                     node,
