@@ -6,6 +6,7 @@ use bobbin_service::Target;
 use bobbin_types::{AttemptId, ExitStatus};
 
 use crate::settings::AppSettings;
+use crate::shipped_files::ShippedFiles;
 
 /// A client-mode application: submitted unmanaged, its driver runs here.
 #[derive(Clone, Debug)]
@@ -20,7 +21,7 @@ pub struct ClientMode {
     pub environment: BTreeMap<String, String>,
     pub settings: AppSettings,
     /// Localized into every executor's working folder.
-    pub files: Vec<bobbin_proto::v1::LocalResource>,
+    pub files: ShippedFiles,
 }
 
 /// An application without any cluster: driver and executors on this host.

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use bobbin_am_core::{Ask, Completed, Event, Grant};
 use bobbin_proto::v1;
-use bobbin_types::{ContainerId, NodeId, Resource};
+use bobbin_types::{ContainerId, NodeId, OBJECT_STORE_SECRET, Resource};
 use tokio::sync::mpsc;
 
 use crate::local_executors::LocalExecutors;
 use crate::nodes::{Nodes, Wish};
+use crate::shipped_files::ShippedFiles;
 
 /// The program that executors run, found in the container's PATH.
 pub(crate) const EXECUTOR_PROGRAM: &str = "bobbin-executor";
@@ -19,7 +20,7 @@ pub(crate) struct ExecutorLaunch {
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) secret: String,
     /// Localized into every executor's working folder.
-    pub(crate) files: Vec<v1::LocalResource>,
+    pub(crate) files: ShippedFiles,
 }
 
 pub(crate) enum Backend {
@@ -137,15 +138,17 @@ impl Cluster {
         let Some(grant) = self.grants.get(&container) else {
             return;
         };
+        let ShippedFiles { files, stores } = self.launch.files.clone();
+        let secret = self.launch.secret.clone().into_bytes();
+        let mut secrets: HashMap<_, _> = [("executor-secret".to_owned(), secret)].into();
+        if !stores.is_empty() {
+            secrets.insert(OBJECT_STORE_SECRET.to_owned(), stores);
+        }
         let launch = v1::LaunchContext {
             argv: vec![EXECUTOR_PROGRAM.to_owned()],
             environment: self.launch.environment.clone().into_iter().collect(),
-            local_resources: self.launch.files.clone(),
-            secrets: [(
-                "executor-secret".to_owned(),
-                self.launch.secret.clone().into_bytes(),
-            )]
-            .into(),
+            local_resources: files,
+            secrets,
             ..v1::LaunchContext::default()
         };
         let wish = Wish::Start {

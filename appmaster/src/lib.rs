@@ -39,4 +39,4 @@ pub use executor::{ExecutorOptions, run_executor};
 pub use guard::run_guard;
 pub use local::run_local;
 pub use settings::{AppSettings, AppSettingsError};
-pub use shipped_files::{SHIPPED_FILES_SECRET, encode_shipped_files};
+pub use shipped_files::{SHIPPED_FILES_SECRET, ShippedFiles, encode_shipped_files};

@@ -12,6 +12,7 @@ use crate::driver::{DriverProcess, find_program};
 use crate::executor;
 use crate::local_executors::LocalExecutors;
 use crate::shell::{Doors, executor_environment, private_folder};
+use crate::shipped_files::ShippedFiles;
 
 /// Runs the driver to its end, with one executor of `slots` slots beside it.
 ///
@@ -63,7 +64,7 @@ pub async fn run_local(mode: LocalMode) -> Result<DriverEnd, AppMasterError> {
         launch: ExecutorLaunch {
             environment,
             secret: doors.gateway_address.secret.clone(),
-            files: Vec::new(),
+            files: ShippedFiles::default(),
         },
         groups: std::collections::HashMap::new(),
         granted: 0,

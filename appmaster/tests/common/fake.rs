@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use super::{ShellDriver, wait_for};
-use bobbin_appmaster::{AppSettings, ClientMode, DriverEnd, run_client_mode};
+use bobbin_appmaster::{AppSettings, ClientMode, DriverEnd, ShippedFiles, run_client_mode};
 use bobbin_proto::v1;
 use bobbin_proto::v1::application_master_server::{ApplicationMaster, ApplicationMasterServer};
 use bobbin_proto::v1::container_manager_server::{ContainerManager, ContainerManagerServer};
@@ -321,7 +321,7 @@ impl Cluster {
             argv,
             environment: BTreeMap::from([("MARK".to_owned(), "m2".to_owned())]),
             settings: AppSettings::from_map(&settings.into_iter().collect()).unwrap(),
-            files: Vec::new(),
+            files: ShippedFiles::default(),
         }
     }
 

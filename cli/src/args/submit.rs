@@ -85,6 +85,7 @@ impl std::str::FromStr for Master {
         bobbin submit --deploy-mode cluster -- sh -c 'echo $BOBBIN_APPLICATION_ID; exit 7'\n  \
         bobbin submit --deploy-mode cluster --num-executors 2 -- sh -c 'seq 20 | bobbin map -- expr {} * {}'\n  \
         bobbin submit --deploy-mode cluster --files data.csv --driver-memory 2g -- ./driver data.csv\n  \
+        bobbin submit --deploy-mode cluster --files https://host/data.csv#in.csv -- ./driver in.csv\n  \
         bobbin submit --master local[4] -- ./driver\n  \
         bobbin submit --deploy-mode cluster --detach -- sleep 60\n\n\
         Exit codes: the driver's; 128+n when signal n ended it; 137 killed or above its memory; 125 \
@@ -135,7 +136,8 @@ pub(crate) struct SubmitArgs {
     #[arg(long, value_name = "N", value_parser = parse::cores, default_value = "1")]
     pub(crate) executor_cores: u32,
 
-    /// Files to have beside the driver, separated by commas; FILE#NAME gives another name
+    /// Files to have beside the driver, separated by commas; FILE#NAME gives another name. The nodes
+    /// fetch http(s):, s3:, abfs: and gs: URLs themselves; URL#sha256=HEX says what must come
     #[arg(long, value_name = "FILES", value_delimiter = ',')]
     pub(crate) files: Vec<String>,
 
@@ -143,6 +145,11 @@ pub(crate) struct SubmitArgs {
     /// another; zip, jar, tar, tgz, tar.zst
     #[arg(long, value_name = "FILES", value_delimiter = ',')]
     pub(crate) archives: Vec<String>,
+
+    /// File with the credentials that URLs of --files and --archives are fetched with; its form is in
+    /// docs/reference/sources.md
+    #[arg(long, value_name = "FILE")]
+    pub(crate) object_store: Option<PathBuf>,
 
     /// A setting of the application, such as task.max-failures=2; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::setting)]

@@ -1,6 +1,6 @@
 //! Client mode: the driver runs here, and this process is its application master.
 
-use bobbin_appmaster::{AppSettings, ClientMode, run_client_mode};
+use bobbin_appmaster::{AppSettings, ClientMode, ShippedFiles, run_client_mode};
 use bobbin_proto::v1;
 use bobbin_types::YarnApplicationState;
 
@@ -63,7 +63,10 @@ pub(crate) async fn run(
         argv: plan.argv,
         environment: plan.environment,
         settings,
-        files,
+        files: ShippedFiles {
+            files,
+            stores: plan.stores,
+        },
     };
     let ended = super::local_mode::to_the_end(run_client_mode(mode), &mut interrupts)
         .await

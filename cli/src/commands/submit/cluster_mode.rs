@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bobbin_appmaster::{SHIPPED_FILES_SECRET, encode_shipped_files};
 use bobbin_proto::v1;
-use bobbin_types::{AttemptState, ExitStatus, YarnApplicationState};
+use bobbin_types::{AttemptState, ExitStatus, OBJECT_STORE_SECRET, YarnApplicationState};
 use tokio::io::AsyncWrite;
 use tokio::sync::{Notify, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -193,7 +193,7 @@ fn request(
         launch: Some(v1::LaunchContext {
             argv,
             environment,
-            secrets: shipped(&local_resources),
+            secrets: secrets(&local_resources, plan.stores),
             local_resources,
             ..v1::LaunchContext::default()
         }),
@@ -211,12 +211,20 @@ fn request(
     })
 }
 
-/// What the master hands on to its executors: they have the same files in their folders.
-fn shipped(files: &[v1::LocalResource]) -> std::collections::HashMap<String, Vec<u8>> {
-    if files.is_empty() {
-        return std::collections::HashMap::new();
+/// What the master hands on to its executors: they have the same files in their folders, fetched with
+/// the same credentials.
+fn secrets(
+    files: &[v1::LocalResource],
+    stores: Vec<u8>,
+) -> std::collections::HashMap<String, Vec<u8>> {
+    let mut secrets = std::collections::HashMap::new();
+    if !files.is_empty() {
+        secrets.insert(SHIPPED_FILES_SECRET.to_owned(), encode_shipped_files(files));
     }
-    [(SHIPPED_FILES_SECRET.to_owned(), encode_shipped_files(files))].into()
+    if !stores.is_empty() {
+        secrets.insert(OBJECT_STORE_SECRET.to_owned(), stores);
+    }
+    secrets
 }
 
 /// Holds the lease that `--tie-to-client` asked for, until this process ends.
@@ -367,7 +375,7 @@ async fn show_start(id: String, mut known: watch::Receiver<Known>) {
                     .to_owned(),
             }
         };
-        bar.say(format!("{id} {}", crate::failure::printable(&words)));
+        bar.say(format!("{id} {}", crate::text::printable(&words)));
         if known.changed().await.is_err() {
             return;
         }
@@ -391,9 +399,7 @@ fn relaunch_words(
         .filter(|a| a.exit_status.is_none_or(|status| status < 0))
         .and_then(|a| a.diagnostics.lines().next())
         .filter(|words| !words.is_empty());
-    let why = words.map_or_else(String::new, |w| {
-        format!(" ({})", crate::failure::printable(w))
-    });
+    let why = words.map_or_else(String::new, |w| format!(" ({})", crate::text::printable(w)));
     format!(
         "attempt {attempt} of {id} ended {state}{exit}{why}; attempt {next} starts, at most \
          {max_attempts} may fail"

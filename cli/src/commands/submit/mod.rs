@@ -5,6 +5,7 @@ mod cluster_mode;
 mod interrupt;
 mod local_mode;
 mod plan;
+mod sources;
 mod text_files;
 mod upload;
 

@@ -10,7 +10,7 @@ use bobbin_types::{
     LOCAL_RESOURCES_MAX, SETTINGS_MAX, TAGS_MAX,
 };
 
-use super::text_files;
+use super::{sources, text_files};
 use crate::args::{DeployMode, Master, SubmitArgs};
 use crate::failure::{Failure, Kind, io_words};
 use crate::parse;
@@ -44,8 +44,10 @@ pub(crate) struct Plan {
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) settings: BTreeMap<String, String>,
     pub(crate) uploads: Vec<Upload>,
-    /// `file:` sources, which each node has itself.
+    /// `file:` sources, which each node has itself, and URLs, which it fetches.
     pub(crate) of_nodes: Vec<v1::LocalResource>,
+    /// The text of `--object-store`; empty for none.
+    pub(crate) stores: Vec<u8>,
     pub(crate) tags: Vec<String>,
 }
 
@@ -88,6 +90,10 @@ impl Plan {
             settings,
             uploads: resources.uploads,
             of_nodes: resources.of_nodes,
+            stores: match &args.object_store {
+                Some(path) => text_files::object_store(path)?,
+                None => Vec::new(),
+            },
             tags: args
                 .tags
                 .iter()
@@ -321,6 +327,20 @@ fn file_name(path: &Path) -> Result<String, Failure> {
     })
 }
 
+/// Whether agents can unpack what is called so.
+pub(super) fn is_archive_name(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    ARCHIVE_ENDINGS.iter().any(|end| lower.ends_with(end))
+}
+
+pub(super) fn no_archive(flag: &str, source: &str) -> Failure {
+    Failure::usage(format!(
+        "{flag}: '{}' is no archive that can be unpacked",
+        parse::shown(source)
+    ))
+    .try_this(format!("one that ends with {}", ARCHIVE_ENDINGS.join(" ")))
+}
+
 /// Files and archives as they are collected.
 #[derive(Debug, Default)]
 struct Resources {
@@ -330,8 +350,14 @@ struct Resources {
 }
 
 impl Resources {
-    /// `PATH`, `PATH#NAME`, or `file:/PATH` of the nodes.
+    /// `PATH`, `PATH#NAME`, `file:/PATH` of the nodes, or a URL that they fetch.
     fn add(&mut self, flag: &str, text: &str, kind: v1::ResourceType) -> Result<(), Failure> {
+        if sources::is_url(text) {
+            let resource = sources::resource(flag, text, kind)?;
+            self.take_name(flag, &resource.name)?;
+            self.of_nodes.push(resource);
+            return Ok(());
+        }
         let (source, alias) = match text.rsplit_once('#') {
             Some((source, alias)) => (source, Some(alias)),
             None => (text, None),
@@ -346,14 +372,9 @@ impl Resources {
             }
             None => file_name(&path)?,
         };
-        let lower = path.display().to_string().to_ascii_lowercase();
-        if kind == v1::ResourceType::Archive && !ARCHIVE_ENDINGS.iter().any(|e| lower.ends_with(e))
-        {
-            return Err(Failure::usage(format!(
-                "{flag}: '{}' is no archive that can be unpacked",
-                parse::shown(source)
-            ))
-            .try_this(format!("one that ends with {}", ARCHIVE_ENDINGS.join(" "))));
+        let is_archive = is_archive_name(&path.display().to_string());
+        if kind == v1::ResourceType::Archive && !is_archive {
+            return Err(no_archive(flag, source));
         }
         if on_node {
             return self.add_of_nodes(flag, &path, name, kind);

@@ -9,6 +9,8 @@ use crate::parse;
 
 /// Bytes of one file; what is longer is no list that somebody wrote.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of a secret. Source: the agents' limit.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
 
 /// The variables of all files; of one name the last counts.
 pub(super) fn environment(files: &[PathBuf]) -> Result<BTreeMap<String, String>, Failure> {
@@ -43,6 +45,34 @@ pub(super) fn properties(path: &Path) -> Result<Vec<(String, String)>, Failure> 
         found.push(setting);
     }
     Ok(found)
+}
+
+/// The text of `--object-store`, whole. Its entries are the agents' to judge; what is no TOML at all is
+/// seen here.
+pub(super) fn object_store(path: &Path) -> Result<Vec<u8>, Failure> {
+    let flag = "--object-store";
+    let shown = parse::shown(&path.display().to_string());
+    let bad = |words: &str| Failure::usage(format!("{flag}: '{shown}' {words}"));
+    let unreadable = |e: &std::io::Error| bad(&format!("cannot be read: {}", io_words(e)));
+    let file = std::fs::File::open(path).map_err(|e| unreadable(&e))?;
+    let mut text = String::new();
+    file.take(SECRET_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(|e| unreadable(&e))?;
+    if u64::try_from(text.len()).is_ok_and(|len| len > SECRET_BYTES_MAX) {
+        return Err(bad(&format!("has more than {SECRET_BYTES_MAX} bytes")));
+    }
+    let form = "[[store]] tables as in docs/reference/sources.md";
+    // The parser's own words would show a line of it.
+    let table: toml::Table = toml::from_str(&text).map_err(|e| {
+        let before = e.span().and_then(|span| text.get(..span.start));
+        let line = before.map_or(1, |before| before.lines().count().max(1));
+        bad(&format!("is no TOML, line {line}")).try_this(form)
+    })?;
+    if !table.get("store").is_some_and(toml::Value::is_array) {
+        return Err(bad("has no [[store]]").try_this(form));
+    }
+    Ok(text.into_bytes())
 }
 
 fn wrong(flag: &str, path: &Path, number: usize, words: &str) -> Failure {
@@ -80,6 +110,26 @@ fn lines(flag: &str, path: &Path) -> Result<Vec<(usize, String)>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_travel_whole_and_are_never_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stores.toml");
+        let good = "[[store]]\nurl = 's3://b'\nsecret_access_key = 'HUSH'\n";
+        std::fs::write(&path, good).unwrap();
+        assert_eq!(object_store(&path).unwrap(), good.as_bytes());
+        for (text, words) in [
+            ("[[store]]\nurl = HUSH", "no TOML, line"),
+            ("store = 'HUSH'", "[[store]]"),
+            (&" ".repeat(70_000), "more than"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let failure = object_store(&path).unwrap_err();
+            assert!(failure.message.contains(words), "{failure}");
+            assert!(!failure.message.contains("HUSH"), "{failure}");
+        }
+        assert!(object_store(&folder.path().join("none")).is_err());
+    }
 
     fn written(text: &[u8]) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
