@@ -10,7 +10,8 @@ use bobbin_proto::v1::staging_client::StagingClient;
 use bobbin_service::{RpcChannel, Target};
 use bobbin_types::ApplicationId;
 
-use crate::failure::{Failure, Kind, printable, without_number};
+use crate::failure::{Failure, Kind, without_number};
+use crate::text::printable;
 
 /// The longest an answer may take that waits for nothing but the disk.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -18,6 +19,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Applications and containers asked for at once.
 const PAGE_SIZE: u32 = 500;
+
+/// Containers that are measured for one list.
+const MEASURED_MAX: usize = 20_000;
 
 /// The resource manager's client service; cheap to copy, reconnects by itself.
 pub(crate) type Client = ClientClient<RpcChannel>;
@@ -213,6 +217,36 @@ impl Cluster {
                 return Ok(all);
             }
             page_token = page.next_page_token;
+        }
+    }
+
+    /// As [`Cluster::containers`], with what those use that run; at most `MEASURED_MAX`.
+    pub(crate) async fn measured_containers(
+        &self,
+        id: &str,
+    ) -> Result<v1::ListContainersResponse, Failure> {
+        let mut all = v1::ListContainersResponse::default();
+        loop {
+            let request = v1::ListContainersRequest {
+                application_id: id.to_owned(),
+                page_size: PAGE_SIZE,
+                page_token: std::mem::take(&mut all.next_page_token),
+                usage: true,
+            };
+            let mut client = self.client();
+            let page = self
+                .answer(client.list_containers(request))
+                .await
+                .map_err(|failure| about(failure, id))?;
+            all.containers.extend(page.containers);
+            all.usages.extend(page.usages);
+            all.silent_nodes.extend(page.silent_nodes);
+            all.silent_nodes.sort();
+            all.silent_nodes.dedup();
+            if page.next_page_token.is_empty() || all.containers.len() >= MEASURED_MAX {
+                return Ok(all);
+            }
+            all.next_page_token = page.next_page_token;
         }
     }
 

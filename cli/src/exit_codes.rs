@@ -65,6 +65,11 @@ pub(crate) const OF_OTHERS: &[(u8, &str)] = &[
 ];
 
 /// The code a failed command ends with.
+/// What a shell says of a program that a signal ended.
+pub(crate) fn of_signal(signal: u8) -> u8 {
+    128_u8.saturating_add(signal)
+}
+
 pub(crate) fn of_failure(failure: &Failure) -> u8 {
     match failure.kind {
         Kind::Failed => FAILED,

@@ -18,6 +18,7 @@ mod output;
 mod parse;
 #[cfg(test)]
 mod reference;
+mod text;
 
 use std::process::ExitCode;
 
@@ -66,7 +67,7 @@ fn usage_failure(error: &clap::Error) -> Failure {
     let text = error.render().to_string();
     let paragraph = text.split("\n\n").next().unwrap_or(&text);
     let sentence = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
-    let sentence = failure::printable(sentence.strip_prefix("error: ").unwrap_or(&sentence));
+    let sentence = text::printable(sentence.strip_prefix("error: ").unwrap_or(&sentence));
     let suggestion = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand]
         .into_iter()
         .find_map(|kind| match error.get(kind) {
@@ -121,6 +122,7 @@ fn run(cli: Cli) -> Outcome {
         | Command::Map(_)
         | Command::App(_)
         | Command::Node(_)
+        | Command::Top(_)
         | Command::Token(_)
         | Command::ClientConfig(_)
         | Command::Doctor(_)) => {
@@ -159,6 +161,7 @@ async fn run_async(command: Command, rm: Option<&str>, quiet: bool) -> Outcome {
             NodeCommand::List(args) => commands::node::list(args, rm).await,
             NodeCommand::Status(args) => commands::node::status(&args, rm).await,
         },
+        Command::Top(args) => Box::pin(commands::top::run(&args, rm)).await,
         Command::Token(args) => match args.command {
             TokenCommand::Create(args) => commands::token::create(&args, rm, quiet).await,
         },

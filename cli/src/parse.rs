@@ -8,6 +8,8 @@ use bobbin_types::{
 
 /// Queue names are short words. Source: CapacityScheduler's queue names.
 const QUEUE_BYTES_MAX: usize = 255;
+/// The shortest time between two looks.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// Memory in MiB as Spark writes it: `512m`, `2g`.
 pub(crate) fn memory_mib(text: &str) -> Result<u64, String> {
@@ -105,6 +107,20 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let ms = number.checked_mul(ms_per_unit).filter(|ms| *ms < 1 << 53);
     ms.map(Duration::from_millis)
         .ok_or_else(|| format!("'{}' is too long", shown(text)))
+}
+
+/// Between two looks at the cluster: every look is work for the resource manager.
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval < INTERVAL_MIN {
+        return Err(format!("'{}' is too often: at least 100ms", shown(text)));
+    }
+    Ok(interval)
+}
+
+/// How often something is printed, from 1.
+pub(crate) fn rounds(text: &str) -> Result<u32, String> {
+    positive(text, "rounds")
 }
 
 /// Milliseconds of a duration, as the wire wants them.
@@ -268,6 +284,15 @@ mod tests {
         ] {
             assert!(duration(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn intervals() {
+        assert_eq!(interval("100ms"), Ok(Duration::from_millis(100)));
+        for text in ["99ms", "0", "", "1.5", "-1s"] {
+            assert!(interval(text).is_err(), "{text}");
+        }
+        assert!(rounds("0").is_err() && rounds("7") == Ok(7));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod application;
 mod host;
 mod submit;
+mod top;
 
 pub(crate) use application::{
     AppCommand, AppContainersArgs, AppIdArgs, AppKillArgs, AppListArgs, AppLogsArgs, AppMoveArgs,
@@ -14,6 +15,7 @@ pub(crate) use host::{
     UpArgs,
 };
 pub(crate) use submit::{DeployMode, MapArgs, Master, OnInterrupt, SubmitArgs};
+pub(crate) use top::TopArgs;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -57,6 +59,7 @@ pub(crate) enum Command {
     Map(MapArgs),
     App(AppArgs),
     Node(NodeArgs),
+    Top(TopArgs),
     Token(TokenArgs),
     ClientConfig(ClientConfigArgs),
     Doctor(DoctorArgs),

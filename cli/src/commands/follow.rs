@@ -15,7 +15,8 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
-use crate::failure::{Failure, Kind, is_connection, printable};
+use crate::failure::{Failure, Kind, is_connection};
+use crate::text::printable;
 
 /// First and longest pause between two tries to reach what is away.
 const BACKOFF_MIN: Duration = Duration::from_millis(10);

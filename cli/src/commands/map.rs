@@ -13,8 +13,9 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader};
 use crate::args::MapArgs;
 use crate::cluster::sentence;
 use crate::exit_codes::{DONE, FAILED};
-use crate::failure::{Failure, Kind, Outcome, io_words, printable};
+use crate::failure::{Failure, Kind, Outcome, io_words};
 use crate::output::{self, Bar};
+use crate::text::printable;
 
 /// Names the socket of the application master. Source: DESIGN, "Deploy modes".
 const SOCKET_VARIABLE: &str = "BOBBIN_DRIVER_SOCKET";

@@ -12,6 +12,7 @@ pub(crate) mod map;
 pub(crate) mod node;
 pub(crate) mod submit;
 pub(crate) mod token;
+pub(crate) mod top;
 pub(crate) mod up;
 pub(crate) mod version;
 pub(crate) mod wait;

@@ -100,7 +100,7 @@ fn which(program: &Path) -> Option<PathBuf> {
 
 fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default().trim();
-    crate::failure::printable(line).chars().take(120).collect()
+    crate::text::printable(line).chars().take(120).collect()
 }
 
 /// The feature release: 8 of `1.8.0_402`, 17 of `17.0.15`.

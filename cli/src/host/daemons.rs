@@ -426,7 +426,7 @@ fn last_line(path: &Path, begin: u64) -> Option<String> {
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().rev().find(|l| !l.trim().is_empty())?;
     Some(
-        crate::failure::printable(line.trim())
+        crate::text::printable(line.trim())
             .chars()
             .take(500)
             .collect(),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Layout;
-use crate::failure::printable;
+use crate::text::printable;
 
 /// A process of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! What JSON and YAML show: own structs, so that field names stay when the wire changes.
 
+use std::collections::HashMap;
+
 use bobbin_proto::v1;
 use serde::Serialize;
 
@@ -67,6 +69,23 @@ pub(crate) struct Container {
     pub(crate) vcores: u32,
     pub(crate) exit_status: Option<i32>,
     pub(crate) diagnostics: String,
+    /// Of one that runs, when it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) usage: Option<ContainerUsage>,
+}
+
+/// What a running container uses, as its node measured it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ContainerUsage {
+    pub(crate) memory_bytes: u64,
+    /// Of one core, since the look before, or since its start.
+    pub(crate) cpu_permille: u64,
+    /// Processor time since its start.
+    pub(crate) cpu_ms: u64,
+    pub(crate) processes: u64,
+    /// By its node's clock, Unix milliseconds.
+    pub(crate) measured_ms: u64,
+    pub(crate) running_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -74,10 +93,14 @@ pub(crate) struct Node {
     pub(crate) id: String,
     pub(crate) state: String,
     pub(crate) memory_mib: u64,
+    /// Granted, as `vcores_used`.
     pub(crate) memory_used_mib: u64,
     pub(crate) vcores: u32,
     pub(crate) vcores_used: u32,
     pub(crate) containers: u32,
+    /// Measured on the whole machine, whoever uses it.
+    pub(crate) machine_memory_used_mib: u64,
+    pub(crate) machine_cpu_permille: u32,
     pub(crate) reserved_memory_mib: u64,
     pub(crate) profile: String,
     /// What its profile lacks, or why it takes no work.
@@ -168,7 +191,43 @@ impl From<v1::ContainerStatus> for Container {
             vcores,
             exit_status: status.exit_status,
             diagnostics: status.diagnostics,
+            usage: None,
         }
+    }
+}
+
+impl From<v1::ContainerUsage> for ContainerUsage {
+    fn from(usage: v1::ContainerUsage) -> ContainerUsage {
+        let cpu_ms = usage.cpu_usec / 1000;
+        ContainerUsage {
+            memory_bytes: usage.memory_bytes,
+            cpu_permille: cpu_ms.saturating_mul(1000) / usage.running_ms.max(1),
+            cpu_ms,
+            processes: usage.processes,
+            measured_ms: usage.measured_ms,
+            running_ms: usage.running_ms,
+        }
+    }
+}
+
+impl Container {
+    /// Each with what was measured of it.
+    pub(crate) fn measured(
+        list: Vec<v1::ContainerStatus>,
+        usages: Vec<v1::ContainerUsage>,
+    ) -> Vec<Container> {
+        let usages = usages.into_iter();
+        let mut usages: HashMap<String, ContainerUsage> = usages
+            .map(|usage| (usage.container_id.clone(), usage.into()))
+            .collect();
+        let of = |status| {
+            let container = Container::from(status);
+            Container {
+                usage: usages.remove(&container.id),
+                ..container
+            }
+        };
+        list.into_iter().map(of).collect()
     }
 }
 
@@ -184,6 +243,8 @@ impl From<v1::NodeReport> for Node {
             vcores,
             vcores_used,
             containers: report.containers,
+            machine_memory_used_mib: report.machine_memory_used_mib,
+            machine_cpu_permille: report.machine_cpu_permille,
             reserved_memory_mib: sizes(report.reserved.as_ref()).0,
             profile: report.profile,
             problems: report.problems,
@@ -388,6 +449,8 @@ pub(crate) mod tests {
                 "vcores": 8,
                 "vcores_used": 1,
                 "containers": 1,
+                "machine_memory_used_mib": 3400,
+                "machine_cpu_permille": 123,
                 "reserved_memory_mib": 0,
                 "profile": "full",
                 "problems": [],

@@ -8,6 +8,7 @@ mod table;
 
 pub(crate) use bar::{Bar, Counter};
 pub(crate) use json::{Application, Attempt, Container, Node};
+pub(crate) use table::{exit_text, ran, span};
 
 use std::io::{self, IsTerminal, Write};
 
@@ -16,6 +17,7 @@ use serde::Serialize;
 use crate::args::Format;
 use crate::doctor::Finding;
 use crate::failure::{Failure, Kind};
+use crate::text::{escaped, printable};
 
 /// Writes bytes to standard output and flushes them.
 ///
@@ -38,7 +40,7 @@ pub(crate) fn stdout(bytes: &[u8]) -> Result<(), Failure> {
 /// Prints an error on standard error.
 pub(crate) fn error(failure: &Failure) {
     // Nobody can be told that standard error is closed.
-    let _ = writeln!(io::stderr().lock(), "{failure}");
+    let _ = writeln!(io::stderr().lock(), "{}", printable(&failure.to_string()));
 }
 
 /// Prints a text on standard error as it is.
@@ -48,7 +50,7 @@ pub(crate) fn plain_error(text: &str) {
 
 /// Prints a note on standard error.
 pub(crate) fn note(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "bobbin: {text}");
+    let _ = writeln!(io::stderr().lock(), "bobbin: {}", printable(text));
 }
 
 /// Whether standard error shows things that move.
@@ -56,12 +58,12 @@ pub(crate) fn shows_progress(quiet: bool) -> bool {
     !quiet && io::stderr().is_terminal() && !is_dumb()
 }
 
-fn is_dumb() -> bool {
+pub(crate) fn is_dumb() -> bool {
     std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// Whether standard output takes colors. Source: no-color.org.
-fn takes_color() -> bool {
+pub(crate) fn takes_color() -> bool {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
     io::stdout().is_terminal() && !no_color && !is_dumb()
 }
@@ -72,7 +74,7 @@ fn serialized<T: Serialize>(value: &T, format: Format) -> Result<String, Failure
         |e: &dyn std::fmt::Display| Failure::new(Kind::Failed, format!("cannot be printed: {e}"));
     match format {
         Format::Json | Format::Table => serde_json::to_string_pretty(value)
-            .map(|text| text + "\n")
+            .map(|text| escaped(&text) + "\n")
             .map_err(|e| unprintable(&e)),
         Format::Yaml => serde_yaml_ng::to_string(value).map_err(|e| unprintable(&e)),
     }
@@ -130,6 +132,33 @@ pub(crate) fn node(one: &Node, format: Format) -> Result<(), Failure> {
     print(one, format, |_| table::node(one, now_ms))
 }
 
+/// A value as JSON or YAML.
+pub(crate) fn value<T: Serialize>(value: &T, format: Format) -> Result<(), Failure> {
+    stdout(serialized(value, format)?.as_bytes())
+}
+
+/// A value as one line of JSON.
+pub(crate) fn json_line<T: Serialize>(value: &T) -> Result<(), Failure> {
+    let text = serde_json::to_string(value)
+        .map_err(|e| Failure::new(Kind::Failed, format!("cannot be printed: {e}")))?;
+    stdout((escaped(&text) + "\n").as_bytes())
+}
+
+/// What `app status` says, without color.
+pub(crate) fn application_text(one: &Application, now_ms: u64) -> String {
+    table::application(one, now_ms, false)
+}
+
+/// What `node status` says.
+pub(crate) fn node_text(one: &Node, now_ms: u64) -> String {
+    table::node(one, now_ms)
+}
+
+/// All there is to know of a container.
+pub(crate) fn container_text(one: &Container) -> String {
+    table::container(one)
+}
+
 pub(crate) fn findings(list: &[Finding], format: Format) -> Result<(), Failure> {
     print(&list, format, |color| crate::doctor::text(list, color))
 }
@@ -146,5 +175,34 @@ mod tests {
         let yaml: serde_json::Value =
             serde_yaml_ng::from_str(&serialized(&application, Format::Yaml).unwrap()).unwrap();
         assert_eq!(json, yaml);
+    }
+
+    #[test]
+    fn no_format_drives_the_terminal() {
+        let mut application = json::tests::application();
+        application.name = "a\u{1b}[2J\u{9b}2J\u{7f}\r\u{85}\u{8}b".to_owned();
+        application.tags = vec!["\u{1b}]0;owned\u{7}".to_owned()];
+        for format in [Format::Json, Format::Yaml] {
+            let text = serialized(&application, format).unwrap();
+            assert!(
+                !text.chars().any(|c| c.is_control() && c != '\n'),
+                "{text:?}"
+            );
+            let back: serde_json::Value = serde_yaml_ng::from_str(&text).unwrap();
+            assert_eq!(back["name"], application.name.as_str(), "{format:?}");
+        }
+        let list = [application];
+        for color in [false, true] {
+            let text =
+                table::applications(&list, 0, color) + &table::application(&list[0], 0, color);
+            assert!(
+                !text.contains("\u{1b}[2J") && !text.contains("\u{1b}]"),
+                "{text:?}"
+            );
+            assert!(
+                !text.contains(['\u{9b}', '\r', '\u{7f}', '\u{85}']),
+                "{text:?}"
+            );
+        }
     }
 }

@@ -4,11 +4,13 @@ use std::fmt::Write;
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 
-use super::json::{Application, Attempt, Container, Node};
-use crate::failure::printable;
+use super::json::{Application, Attempt, Container, ContainerUsage, Node};
+use crate::text::{one_line, printable};
 
 /// What stands for a value that is not there.
 const NONE: &str = "-";
+/// Columns of the terminal for a text that others chose.
+const FREE_COLUMNS_MAX: usize = 40;
 
 fn new_table(headings: &[&str], color: bool) -> Table {
     let mut table = Table::new();
@@ -46,7 +48,7 @@ fn lines(mut table: Table) -> String {
 }
 
 fn state_cell(state: &str, color: bool) -> Cell {
-    let cell = Cell::new(state);
+    let cell = free_cell(state);
     if !color {
         return cell;
     }
@@ -58,21 +60,22 @@ fn state_cell(state: &str, color: bool) -> Cell {
     }
 }
 
-fn exit_text(exit_status: Option<i32>) -> String {
+pub(crate) fn exit_text(exit_status: Option<i32>) -> String {
     exit_status.map_or_else(|| NONE.to_owned(), |status| status.to_string())
 }
 
-/// One line of a text that others chose.
-fn one_line(text: &str) -> String {
-    let clean = printable(text).replace(['\n', '\t'], " ");
-    if clean.chars().count() <= 40 {
-        return clean;
-    }
-    clean.chars().take(39).chain(['…']).collect()
+/// A text that others chose, in its column.
+fn free_cell(text: &str) -> Cell {
+    Cell::new(one_line(text, FREE_COLUMNS_MAX))
+}
+
+/// An id: whole, whatever its length.
+fn id_cell(text: &str) -> Cell {
+    Cell::new(one_line(text, usize::MAX))
 }
 
 /// A span of time in its two largest units: `3m12s`.
-fn span(ms: u64) -> String {
+pub(crate) fn span(ms: u64) -> String {
     let s = ms / 1000;
     match (s / 86_400, s / 3600 % 24, s / 60 % 60, s % 60) {
         (0, 0, 0, 0) => format!("{ms}ms"),
@@ -94,7 +97,7 @@ fn ago(moment_ms: u64, now_ms: u64) -> String {
 }
 
 /// How long it ran, up to now if it still does.
-fn ran(started_ms: u64, finished_ms: u64, now_ms: u64) -> String {
+pub(crate) fn ran(started_ms: u64, finished_ms: u64, now_ms: u64) -> String {
     let end = if finished_ms == 0 {
         now_ms
     } else {
@@ -123,10 +126,10 @@ pub(crate) fn applications(list: &[Application], now_ms: u64, color: bool) -> St
     let mut table = new_table(&headings, color);
     for a in list {
         table.add_row([
-            Cell::new(&a.id),
-            Cell::new(one_line(&a.name)),
-            Cell::new(&a.user),
-            Cell::new(&a.queue),
+            id_cell(&a.id),
+            free_cell(&a.name),
+            free_cell(&a.user),
+            free_cell(&a.queue),
             state_cell(&a.state, color),
             state_cell(&a.final_status, color),
             Cell::new(exit_text(a.exit_status)),
@@ -230,27 +233,78 @@ pub(crate) fn attempts(list: &[Attempt], color: bool) -> String {
             Cell::new(a.attempt),
             state_cell(&a.state, color),
             Cell::new(exit_text(a.exit_status)),
-            Cell::new(a.node.as_deref().unwrap_or(NONE)),
-            Cell::new(a.container.as_deref().unwrap_or(NONE)),
-            Cell::new(one_line(a.diagnostics.lines().next().unwrap_or(""))),
+            id_cell(a.node.as_deref().unwrap_or(NONE)),
+            id_cell(a.container.as_deref().unwrap_or(NONE)),
+            free_cell(a.diagnostics.lines().next().unwrap_or("")),
         ]);
     }
     lines(table)
 }
 
+fn percent(permille: u64) -> String {
+    format!("{}.{} %", permille / 10, permille % 10)
+}
+
 pub(crate) fn containers(list: &[Container], color: bool) -> String {
-    let mut table = new_table(&["ID", "NODE", "STATE", "MEMORY", "VCORES", "EXIT"], color);
+    // Measured ones have two columns more.
+    let measured = list.iter().any(|c| c.usage.is_some());
+    let mut headings = vec!["ID", "NODE", "STATE", "MEMORY", "VCORES", "EXIT"];
+    if measured {
+        headings.extend(["USED", "CPU"]);
+    }
+    let mut table = new_table(&headings, color);
     for c in list {
-        table.add_row([
-            Cell::new(&c.id),
-            Cell::new(&c.node),
+        let mut row = vec![
+            id_cell(&c.id),
+            id_cell(&c.node),
             state_cell(&c.state, color),
             Cell::new(format!("{} MiB", c.memory_mib)),
             Cell::new(c.vcores),
             Cell::new(exit_text(c.exit_status)),
-        ]);
+        ];
+        match &c.usage {
+            Some(usage) => row.extend([
+                Cell::new(format!("{} MiB", usage.memory_bytes >> 20)),
+                Cell::new(percent(usage.cpu_permille)),
+            ]),
+            None if measured => row.extend([Cell::new(NONE), Cell::new(NONE)]),
+            None => {}
+        }
+        table.add_row(row);
     }
     lines(table)
+}
+
+pub(crate) fn container(c: &Container) -> String {
+    let use_of =
+        |words: fn(&ContainerUsage) -> String| c.usage.as_ref().map_or_else(String::new, words);
+    fields(&[
+        ("id", c.id.clone()),
+        ("node", c.node.clone()),
+        ("state", c.state.clone()),
+        (
+            "granted",
+            format!("{} MiB, {} vcores", c.memory_mib, c.vcores),
+        ),
+        (
+            "memory",
+            use_of(|u| format!("{} MiB in use", u.memory_bytes >> 20)),
+        ),
+        (
+            "processor",
+            use_of(|u| {
+                format!(
+                    "{} of a core, {} in all",
+                    percent(u.cpu_permille),
+                    span(u.cpu_ms)
+                )
+            }),
+        ),
+        ("processes", use_of(|u| u.processes.to_string())),
+        ("runs for", use_of(|u| span(u.running_ms))),
+        ("exit status", exit_text(c.exit_status)),
+        ("diagnostics", c.diagnostics.clone()),
+    ])
 }
 
 pub(crate) fn nodes(list: &[Node], color: bool) -> String {
@@ -267,14 +321,14 @@ pub(crate) fn nodes(list: &[Node], color: bool) -> String {
     let mut table = new_table(&headings, color);
     for n in list {
         table.add_row([
-            Cell::new(&n.id),
+            id_cell(&n.id),
             state_cell(&n.state, color),
             Cell::new(format!("{} MiB", n.memory_mib)),
             Cell::new(format!("{} MiB", n.memory_used_mib)),
             Cell::new(n.vcores),
             Cell::new(n.vcores_used),
             Cell::new(n.containers),
-            Cell::new(one_line(&n.problems.join("; "))),
+            free_cell(&n.problems.join("; ")),
         ]);
     }
     lines(table)
@@ -291,6 +345,14 @@ pub(crate) fn node(n: &Node, now_ms: u64) -> String {
         ("reserved", format!("{} MiB", n.reserved_memory_mib)),
         ("vcores", format!("{} of {} used", n.vcores_used, n.vcores)),
         ("containers", n.containers.to_string()),
+        (
+            "machine",
+            format!(
+                "{} MiB in use, processors {}",
+                n.machine_memory_used_mib,
+                percent(n.machine_cpu_permille.into())
+            ),
+        ),
         ("profile", n.profile.clone()),
         ("address", n.address.clone()),
         ("version", n.version.clone()),
@@ -364,6 +426,7 @@ mod tests {
             reserved:   0 MiB
             vcores:     1 of 8 used
             containers: 1
+            machine:    3400 MiB in use, processors 12.3 %
             profile:    full
             address:    127.0.0.1:21000
             version:    0.1.0
@@ -398,11 +461,5 @@ mod tests {
         ] {
             assert_eq!(span(ms), text);
         }
-    }
-
-    #[test]
-    fn foreign_names_stay_on_their_line() {
-        assert_eq!(one_line("a\nb\u{1b}[2J"), "a b\u{FFFD}[2J");
-        assert_eq!(one_line(&"x".repeat(50)).chars().count(), 40);
     }
 }
