@@ -662,6 +662,8 @@ impl Life {
 fn survives(report: Option<ApplicationReport>) -> Option<ApplicationReport> {
     let mut report = report?;
     report.waiting.clear();
+    // Its master asks again.
+    report.asks.clear();
     report.asks.clear();
     report.progress_permille = 0;
     report.containers = 0;
