@@ -664,7 +664,6 @@ fn survives(report: Option<ApplicationReport>) -> Option<ApplicationReport> {
     report.waiting.clear();
     // Its master asks again.
     report.asks.clear();
-    report.asks.clear();
     report.progress_permille = 0;
     report.containers = 0;
     report.used = Resource::default();
