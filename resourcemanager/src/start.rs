@@ -215,6 +215,7 @@ fn web_door(
         doors: Vec::new(),
         seats: web::Seats::default(),
         lists: web::Seats::default(),
+        writes: web::Seats::default(),
     })
 }
 

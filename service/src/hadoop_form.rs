@@ -47,7 +47,7 @@ mod tests {
         let token = SecretKey::from_bytes(&[7; 32]).unwrap().mint(&claims);
         let form = to_hadoop_form(&token, "127.0.0.1:8088").unwrap();
         assert_eq!(form.service, "127.0.0.1:8088");
-        assert_eq!(from_hadoop_form(&form), Some(token.clone()));
+        assert_eq!(from_hadoop_form(&form), Some(token));
         assert_eq!(to_hadoop_form("no token", ""), None);
         assert_eq!(to_hadoop_form("bobbin1.x.!", ""), None);
         // Another cluster's, for a tree that is Hadoop's own.

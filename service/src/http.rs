@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod caller;
 pub mod document;
+mod pace;
 mod seats;
 
 use std::net::SocketAddr;
@@ -26,6 +27,8 @@ use tower::ServiceExt;
 
 use crate::socket_owner::socket_owner;
 use caller::Origin;
+use pace::{Pace, PacedBody, Taken};
+pub use pace::{Patience, SlowBody};
 use seats::{Holder, Seats};
 
 /// Connections at a time; further ones are closed at once.
@@ -55,8 +58,12 @@ pub async fn bind(listen: &str) -> anyhow::Result<(TcpListener, SocketAddr)> {
 }
 
 /// Serves until `stop` is cancelled. Every request carries its connection's [`Origin`] as an
-/// extension.
+/// extension, and the [`Patience`] of its body.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    serve_at(Pace::default(), listener, router, stop).await;
+}
+
+async fn serve_at(pace: Pace, listener: TcpListener, router: Router, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let seats = Arc::new(Seats::default());
     let connections = TaskTracker::new();
@@ -84,7 +91,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         full = false;
         let (router, seats, stop) = (router.clone(), seats.clone(), stop.clone());
         connections.spawn(async move {
-            connection(stream, peer, (router, seats), stop).await;
+            connection(stream, peer, (router, seats, pace), stop).await;
             drop(permit);
         });
     }
@@ -96,7 +103,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
-    (router, seats): (Router, Arc<Seats>),
+    (router, seats, pace): (Router, Arc<Seats>, Pace),
     stop: CancellationToken,
 ) {
     // Small answers must not wait for the peer's acknowledgement.
@@ -111,15 +118,19 @@ async fn connection(
         return;
     };
     let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
+        let patience = Patience::default();
         request.extensions_mut().insert(origin.clone());
-        router.clone().oneshot(request.map(Body::new))
+        request.extensions_mut().insert(patience.clone());
+        let paced = request.map(|body| Body::new(PacedBody::new(body, pace, patience)));
+        router.clone().oneshot(paced)
     });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX);
-    let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut serving =
+        std::pin::pin!(http.serve_connection(TokioIo::new(Taken::new(stream, &pace)), service));
     let ended = tokio::select! {
         ended = &mut serving => ended,
         () = stop.cancelled() => {

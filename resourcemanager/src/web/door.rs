@@ -37,6 +37,8 @@ pub(crate) struct Web {
     pub(crate) seats: Seats,
     /// Of lists that are being read.
     pub(crate) lists: Seats,
+    /// Of files that are being written.
+    pub(crate) writes: Seats,
 }
 
 impl Web {

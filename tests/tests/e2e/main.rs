@@ -4,6 +4,7 @@
     reason = "what is missing fails the test as it should"
 )]
 
+mod container_doors;
 mod demo;
 mod ends;
 mod hadoop_clients;

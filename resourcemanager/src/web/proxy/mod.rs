@@ -33,6 +33,7 @@ use super::rest::is_tracked;
 use crate::driver::Failure;
 use crate::grpc::identify::decide;
 use forward::ForwardError;
+pub(in crate::web) use seats::Seat;
 pub(crate) use seats::Seats;
 use target::{Target, TargetError};
 

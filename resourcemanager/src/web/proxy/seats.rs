@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bobbin_types::UserName;
 
-/// All of a kind at a time, and those of one user: forwarded to pages of his applications, or lists
-/// that he reads.
+/// All of a kind at a time, and those of one user: forwarded to pages of his applications, lists
+/// that he reads, or files that he writes.
 const ALL_MAX: usize = 512;
 const USER_MAX: usize = 128;
 

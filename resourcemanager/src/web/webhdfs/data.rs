@@ -6,6 +6,7 @@ use std::io::Read;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bobbin_service::http::Patience;
 use bytes::Bytes;
 use futures::StreamExt;
 use serde_json::json;
@@ -14,6 +15,7 @@ use super::answer::json_answer;
 use super::problem::Problem;
 use super::{Call, blocking};
 use crate::file_tree::{Creation, Writer};
+use crate::web::proxy::Seat;
 
 /// Bytes read at a time for a client.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -66,6 +68,7 @@ impl Call {
             return self.redirect("&made=true");
         }
         let is_made = self.query.flag("made", false)?;
+        let _seat = self.long_write()?;
         let created = self.files(move |f, who, path| {
             if is_made {
                 f.fill(who, path, creation)
@@ -83,9 +86,24 @@ impl Call {
             checked.await?;
             return self.redirect("");
         }
+        let _seat = self.long_write()?;
         let opened = self.files(|f, who, path| f.append(who, path));
         receive(opened.await?, body).await?;
         Ok(StatusCode::OK.into_response())
+    }
+
+    /// One of its writer's files that grow as slowly as they like: Spark writes its event log in one
+    /// request for as long as the application lives.
+    fn long_write(&self) -> Result<Option<Seat>, Problem> {
+        // A person's name is a user's here, or he was refused before.
+        let Ok(writer) = self.person.name.parse() else {
+            return Ok(None);
+        };
+        let seat = self.web.writes.take(&writer).ok_or(Problem::Busy)?;
+        if let Some(patience) = self.parts.extensions.get::<Patience>() {
+            patience.wait_for_ever();
+        }
+        Ok(Some(seat))
     }
 
     pub(super) async fn open(self) -> Result<Response, Problem> {

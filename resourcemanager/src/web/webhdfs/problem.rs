@@ -25,6 +25,8 @@ pub(super) enum Problem {
     NoContainer(ContainerId),
     /// A container's token, and its node has not come back since the restart.
     NotBack,
+    /// Too many of the user's files are being written.
+    Busy,
     Argument(String),
     NotOffered(String),
     Files(FilesError),
@@ -68,6 +70,11 @@ impl IntoResponse for Problem {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "org.apache.hadoop.ipc.RetriableException",
                 "the container's node is not connected yet: ask again",
+            ),
+            Problem::Busy => remote(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "org.apache.hadoop.ipc.RetriableException",
+                "too many files are being written at a time: close some, or try again later",
             ),
             Problem::Argument(words) => remote(StatusCode::BAD_REQUEST, ARGUMENT, &words),
             Problem::NotOffered(words) => remote(
