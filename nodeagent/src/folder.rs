@@ -174,11 +174,17 @@ impl Folder {
     }
 
     /// Whether every name in this folder is one of these, names that are no UTF-8 included.
-    pub(crate) fn has_only(&self, names: &[&str]) -> io::Result<bool> {
-        let there = self.raw_names(names.len() + 1)?;
-        Ok(there
-            .iter()
-            .all(|(name, _)| name.to_str().is_ok_and(|name| names.contains(&name))))
+    pub(crate) fn has_only(self, names: &[&str]) -> io::Result<bool> {
+        let mut dir = nix::dir::Dir::from_fd(self.fd)?;
+        for entry in dir.iter() {
+            let entry = entry?;
+            let name: &CStr = entry.file_name();
+            let is_known = name.to_str().is_ok_and(|name| names.contains(&name));
+            if name != c"." && name != c".." && !is_known {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn raw_names(&self, most: usize) -> io::Result<Vec<(std::ffi::CString, bool)>> {

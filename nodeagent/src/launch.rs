@@ -237,11 +237,21 @@ pub(crate) async fn prepare(
         Vec::new()
     };
     let first = {
-        let (node, work, launch) = (node.clone(), work.clone(), order.launch.clone());
-        move || make_folders(&node, &work, &launch, origin, services)
+        let (node, work, order) = (node.clone(), work.clone(), order.clone());
+        move || {
+            let made = make_folders(&node, &work, &order.launch, origin, services)?;
+            if !order.launch.local_resources.is_empty() {
+                return Ok(First::Made(made));
+            }
+            // Nothing is to be fetched: no other thread need be woken for the rest.
+            let prepared = finish(&node, &work, &order, made, Vec::new())?;
+            Ok(First::Prepared(Box::new(prepared)))
+        }
     };
-    let (account, paths, folders) = blocking(first).await?;
-    let account = Arc::new(account);
+    let (account, paths, folders) = match blocking(first).await? {
+        First::Prepared(prepared) => return Ok(*prepared),
+        First::Made(made) => made,
+    };
     let resources = &order.launch.local_resources;
     let asker = Asker {
         account: account.clone(),
@@ -266,14 +276,31 @@ pub(crate) async fn prepare(
         }
     };
     let node = node.clone();
-    let finish = move || {
-        let binds = bind_resources(&folders, &paths, &order.launch, &holds, &account)
-            .map_err(|e| invalid(format!("cannot place the local resources: {e}")))?;
-        let cgroups = lease(&node, &work)?;
-        let spec = spec(&node, &work, &order.launch, &account, paths, binds, cgroups);
-        Ok(Prepared { spec, holds })
-    };
-    blocking(finish).await
+    blocking(move || finish(&node, &work, &order, (account, paths, folders), holds)).await
+}
+
+/// A container's folders, and whose they are.
+type Made = (Arc<Account>, ContainerPaths, ContainerFolders);
+
+/// How far a container is after its folders are made.
+enum First {
+    Made(Made),
+    Prepared(Box<Prepared>),
+}
+
+fn finish(
+    node: &Node,
+    work: &ContainerWork,
+    order: &Order,
+    made: Made,
+    holds: Vec<Hold>,
+) -> Result<Prepared, Exit> {
+    let (account, paths, folders) = made;
+    let binds = bind_resources(&folders, &paths, &order.launch, &holds, &account)
+        .map_err(|e| invalid(format!("cannot place the local resources: {e}")))?;
+    let cgroups = lease(node, work)?;
+    let spec = spec(node, work, &order.launch, &account, paths, binds, cgroups);
+    Ok(Prepared { spec, holds })
 }
 
 async fn blocking<T, F>(work: F) -> Result<T, Exit>
@@ -292,7 +319,7 @@ fn make_folders(
     launch: &v1::LaunchContext,
     origin: Origin,
     services: Vec<String>,
-) -> Result<(Account, ContainerPaths, ContainerFolders), Exit> {
+) -> Result<Made, Exit> {
     let account = node
         .accounts
         .resolve(&work.user, &node.config)
@@ -332,7 +359,7 @@ fn make_folders(
     };
     let folders =
         make().map_err(|e| invalid(format!("cannot make the container's folders: {e}")))?;
-    Ok((account, paths, folders))
+    Ok((Arc::new(account), paths, folders))
 }
 
 /// Makes a place in the work folder for each copy and says what is bound there.

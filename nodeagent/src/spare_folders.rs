@@ -211,12 +211,7 @@ fn is_as_made(parent: &Folder, name: &str, kind: Kind, owner: Owner) -> io::Resu
     if !is_untouched(&folder, 0o700, expected, flags)? {
         return Ok(false);
     }
-    let children = kind.children();
-    let names: Vec<&str> = children.iter().map(|made| made.name).collect();
-    if !folder.has_only(&names)? {
-        return Ok(false);
-    }
-    for made in children {
+    for made in kind.children() {
         let child = match folder.folder(made.name) {
             Ok(child) => child,
             // It is made when it is needed.
@@ -229,7 +224,8 @@ fn is_as_made(parent: &Folder, name: &str, kind: Kind, owner: Owner) -> io::Resu
             return Ok(false);
         }
     }
-    Ok(true)
+    let names: Vec<&str> = kind.children().iter().map(|made| made.name).collect();
+    folder.has_only(&names)
 }
 
 /// Mode, owner, size, attributes and flags are those of a new folder.

@@ -16,7 +16,7 @@ use bobbin_sandbox::{
 };
 use bobbin_service::wall_now;
 use bobbin_types::{ContainerId, DIAGNOSTICS_BYTES_MAX, ExitStatus, Resource};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::Input;
@@ -488,23 +488,22 @@ impl Supervisor {
     async fn clean_up(&mut self) {
         self.node.extras.end(&self.id).await;
         let (node, id, user) = (self.node.clone(), self.id, self.user.clone());
-        let work = move || node.folders.clean_up_container(&id, &user);
-        let trashed = match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(trashed)) => trashed,
-            Ok(Err(e)) => {
-                tracing::error!(container = %self.id, "clean-up: {e}");
-                Vec::new()
-            }
-            Err(e) => {
-                tracing::error!(container = %self.id, "clean-up: {e}");
-                Vec::new()
-            }
-        };
-        self.holds.clear();
-        self.tell(Event::CleanedUp(self.id)).await;
-        // Nothing of these can be seen or used any more; how long they take is nobody's wait.
-        let (node, id, lease) = (self.node.clone(), self.id, self.lease.take());
+        let (driver, lease) = (self.driver.clone(), self.lease.take());
+        let holds = std::mem::take(&mut self.holds);
+        let (done, waiting) = oneshot::channel();
         self.node.background.spawn_blocking(move || {
+            let trashed = match node.folders.clean_up_container(&id, &user) {
+                Ok(trashed) => trashed,
+                Err(e) => {
+                    tracing::error!(container = %id, "clean-up: {e}");
+                    Vec::new()
+                }
+            };
+            drop(holds);
+            // A driver that is gone is a daemon that stops.
+            let _ = driver.blocking_send(Input::Event(Event::CleanedUp(id)));
+            // Nothing of these can be seen or used any more; how long they take is nobody's wait.
+            let _ = done.send(());
             if let (Some(cgroups), Some(lease)) = (&node.cgroups, lease)
                 && let Err(e) = cgroups.release(lease)
             {
@@ -516,6 +515,8 @@ impl Supervisor {
                 }
             }
         });
+        // It cannot be dropped without a word: the thread ends after it.
+        let _ = waiting.await;
     }
 
     fn log_error(&self, what: &str, result: Result<io::Result<()>, tokio::task::JoinError>) {

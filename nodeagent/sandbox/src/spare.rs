@@ -126,7 +126,9 @@ impl Spare {
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let signals = SignalFd::with_flags(&wanted, flags).map_err(failed("signalfd"))?;
         let (first, pump) = birth(server, None)?;
-        warm::warm(&server.mappings);
+        if !server.in_a_hurry {
+            warm::warm(&server.mappings);
+        }
         Ok(Spare {
             first,
             pump,
@@ -166,7 +168,11 @@ fn birth(server: &Server, group: Option<BorrowedFd<'_>>) -> Result<(First, Pump)
             stdout: stdout_write,
             stderr: stderr_write,
             filter: &server.filter,
-            mappings: &server.mappings,
+            mappings: if server.in_a_hurry {
+                &[]
+            } else {
+                &server.mappings
+            },
             base: server.base.as_ref().map(|base| base.namespace.as_fd()),
             resolv: server.resolv.as_deref(),
         })
