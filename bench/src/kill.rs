@@ -222,7 +222,7 @@ fn bare(
     let launched = (0..containers)
         .map(|number| launch(launcher, &groups, &dir.join(number.to_string())))
         .collect::<anyhow::Result<Vec<_>>>();
-    let time = launched.and_then(|launched| end(&launched, &groups));
+    let time = launched.and_then(|launched| end(&launched));
     // Also when something failed.
     groups.remove_all()?;
     std::fs::remove_dir_all(&dir)?;
@@ -248,7 +248,7 @@ fn launch(
     Ok((spec, launched))
 }
 
-fn end(containers: &[(ContainerSpec, Launched)], groups: &CgroupRoot) -> anyhow::Result<f64> {
+fn end(containers: &[(ContainerSpec, Launched)]) -> anyhow::Result<f64> {
     let mut processes = Vec::new();
     for (spec, _) in containers {
         let lease = spec.cgroups.as_ref().context("it has groups")?;
@@ -266,12 +266,40 @@ fn end(containers: &[(ContainerSpec, Launched)], groups: &CgroupRoot) -> anyhow:
         let mut fds = [PollFd::new(launched.pidfd.as_fd(), PollFlags::POLLIN)];
         while poll(&mut fds, PollTimeout::NONE)? == 0 {}
     }
-    groups.remove_all()?;
+    remove_groups(containers)?;
     for (spec, _) in containers {
         std::fs::remove_dir_all(&spec.work_dir)?;
         std::fs::remove_dir_all(&spec.run_dir)?;
     }
     Ok(ms(start.elapsed()))
+}
+
+/// Removes each group as soon as the kernel lets it go, which may be a moment after the last process.
+fn remove_groups(containers: &[(ContainerSpec, Launched)]) -> anyhow::Result<()> {
+    let leases = containers
+        .iter()
+        .filter_map(|(spec, _)| spec.cgroups.as_ref());
+    let mut left: Vec<&PathBuf> = leases
+        .flat_map(|lease| lease.groups.iter().chain(&lease.into_v2))
+        .collect();
+    while !left.is_empty() {
+        let mut problem = None;
+        left.retain(|group| match std::fs::remove_dir(group) {
+            Ok(()) => false,
+            Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => true,
+            Err(e) => {
+                problem = Some(e);
+                false
+            }
+        });
+        if let Some(e) = problem {
+            return Err(e).context("a group cannot be removed");
+        }
+        if !left.is_empty() {
+            std::thread::sleep(LOOK);
+        }
+    }
+    Ok(())
 }
 
 fn print(arguments: &KillArguments, report: &Report) -> anyhow::Result<()> {
