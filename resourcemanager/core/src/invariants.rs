@@ -192,6 +192,7 @@ impl ResourceManager {
     }
 
     fn check_applications(&self) -> Result<(), String> {
+        self.live_applications.check()?;
         for (id, application) in &self.applications {
             if self.live_applications.contains(id) == application.state.is_ended() {
                 return Err(format!(

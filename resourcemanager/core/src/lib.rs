@@ -21,6 +21,7 @@ mod grants;
 mod invariants;
 mod launch;
 pub mod limits;
+mod live;
 mod liveness;
 mod manager;
 mod master;

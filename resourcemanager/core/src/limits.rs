@@ -3,7 +3,13 @@
 //! Limits on the content of a submission are in `bobbin_types`, shared with the command line.
 
 /// Applications that have not ended. Source: `yarn.scheduler.capacity.maximum-applications`.
-pub const APPLICATIONS_LIVE_MAX: usize = 20_000;
+pub const APPLICATIONS_LIVE_MAX: u64 = 20_000;
+/// Those of one user, so that others have room.
+pub const APPLICATIONS_LIVE_PER_USER_MAX: u64 = 15_000;
+/// Bytes of the submissions of applications that have not ended: of all, and of one user's. They are
+/// in memory and in the journal until the application ends.
+pub const SUBMISSION_BYTES_LIVE_MAX: u64 = 1 << 30;
+pub const SUBMISSION_BYTES_LIVE_PER_USER_MAX: u64 = 256 << 20;
 /// Ids handed out by `NewApplication` whose owner is remembered; beyond it the oldest are forgotten
 /// (they can still be used).
 pub const ISSUED_IDS_MAX: usize = 10_000;

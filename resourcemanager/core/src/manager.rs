@@ -9,6 +9,7 @@ use bobbin_types::{
 use crate::application::Application;
 use crate::container::Container;
 use crate::event::Fetching;
+use crate::live::LiveApplications;
 use crate::liveness::Deadlines;
 use crate::node::{Node, NodeKey};
 use crate::queue::{Queue, share_of};
@@ -69,7 +70,7 @@ pub struct ResourceManager {
     /// How many of them are from before the start.
     pub(crate) submissions_recovered: u64,
     pub(crate) applications: BTreeMap<ApplicationId, Application>,
-    pub(crate) live_applications: BTreeSet<ApplicationId>,
+    pub(crate) live_applications: LiveApplications,
     /// Oldest first.
     pub(crate) ended: VecDeque<ApplicationId>,
     pub(crate) containers: BTreeMap<ContainerId, Container>,
@@ -120,7 +121,7 @@ impl ResourceManager {
             submissions: 0,
             submissions_recovered: 0,
             applications: BTreeMap::new(),
-            live_applications: BTreeSet::new(),
+            live_applications: LiveApplications::default(),
             ended: VecDeque::new(),
             containers: BTreeMap::new(),
             fetching: BTreeMap::new(),

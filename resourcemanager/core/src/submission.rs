@@ -15,9 +15,8 @@ use crate::authority::{Denied, Object, Operation, Principal, may};
 use crate::event::{RequestId, SessionId, Submission};
 use crate::launch::{LaunchContext, LaunchContract, LocalResource};
 use crate::limits::{
-    APPLICATIONS_LIVE_MAX, ISSUED_IDS_MAX, KILL_WAITERS_MAX, SECRETS_BYTES_MAX, SECRETS_MAX,
-    SEQUENCE_BLOCK, SERVICE_DATA_BYTES_MAX, SERVICE_DATA_MAX, SETTINGS_BYTES_MAX, TEXT_BYTES_MAX,
-    WORD_BYTES_MAX,
+    ISSUED_IDS_MAX, KILL_WAITERS_MAX, SECRETS_BYTES_MAX, SECRETS_MAX, SEQUENCE_BLOCK,
+    SERVICE_DATA_BYTES_MAX, SERVICE_DATA_MAX, SETTINGS_BYTES_MAX, TEXT_BYTES_MAX, WORD_BYTES_MAX,
 };
 use crate::manager::ResourceManager;
 use crate::master::{full, too_many};
@@ -118,14 +117,7 @@ impl ResourceManager {
             self.check_issued(id, &user)?;
         }
         let submission = self.checked_submission(submission)?;
-        let number = self.live_applications.len() + 1;
-        if number > APPLICATIONS_LIVE_MAX {
-            return Err(full(
-                "applications that have not ended",
-                number,
-                APPLICATIONS_LIVE_MAX,
-            ));
-        }
+        self.live_applications.check_room(&user, &submission)?;
         let id = match submission.application {
             Some(id) => id,
             None => self.next_id_by_record()?,
@@ -166,11 +158,11 @@ impl ResourceManager {
     pub(crate) fn insert_application(&mut self, spec: Arc<SubmittedApplication>) {
         let id = spec.application;
         self.submissions += 1;
+        self.live_applications.insert(&spec);
         self.ids.last = self.ids.last.max(id.sequence);
         self.ids.reserved = self.ids.reserved.max(id.sequence);
         self.applications
             .insert(id, Application::new(spec, self.submissions));
-        self.live_applications.insert(id);
     }
 
     pub(crate) fn check_ready(&self) -> Result<(), Refusal> {

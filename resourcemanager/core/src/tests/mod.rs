@@ -17,4 +17,4 @@ mod scripts_relaunch;
 mod scripts_yarn;
 mod show;
 mod states;
-mod world;
+pub(crate) mod world;

@@ -36,7 +36,7 @@ pub(super) struct World {
     next: u64,
 }
 
-pub(super) fn application(sequence: u32) -> ApplicationId {
+pub(crate) fn application(sequence: u32) -> ApplicationId {
     ApplicationId {
         cluster_timestamp: STAMP,
         sequence,
@@ -94,7 +94,7 @@ pub(super) fn short(id: ContainerId) -> String {
     format!("{epoch}{}#{}", short_attempt(id.attempt), id.number)
 }
 
-pub(super) fn submission() -> Submission {
+pub(crate) fn submission() -> Submission {
     Submission {
         application: None,
         name: "test".to_owned(),

@@ -162,7 +162,7 @@ fn leaf(queue: &QueueReport, total: &Resource, largest: &Resource) -> Element {
         )
         .with(
             "maxApplicationsPerUser",
-            bobbin_rm_core::limits::APPLICATIONS_LIVE_MAX,
+            bobbin_rm_core::limits::APPLICATIONS_LIVE_PER_USER_MAX,
         )
         .with("userLimit", 100)
         // Who else is there is nobody's business: the answer is the same for all callers.
