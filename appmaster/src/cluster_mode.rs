@@ -1,11 +1,12 @@
 //! Cluster mode: `bobbin-appmaster` in its container, PROGRAM as its child in the same sandbox.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bobbin_am_core::ApplicationMaster;
-use bobbin_service::Target;
+use bobbin_service::{Listener, Target};
 use bobbin_types::{AttemptId, ExitStatus};
 use tokio_util::sync::CancellationToken;
 
@@ -13,39 +14,80 @@ use crate::api::AppMasterError;
 use crate::backend::{Backend, Cluster, ExecutorLaunch};
 use crate::client::{self, ResourceManager};
 use crate::client_mode::{driver_end, driver_variables, finish_message};
-use crate::driver::DriverProcess;
+use crate::driver::{DriverProcess, EarlyDriver};
+use crate::executor::run_folder;
 use crate::master::Verdict;
 use crate::nodes::Nodes;
 use crate::settings::AppSettings;
-use crate::shell::{Doors, executor_environment, private_folder};
+use crate::shell::{DRIVER_SOCKET_MODE, Doors, executor_environment, private_folder};
 use crate::shipped_files::read_shipped_files;
 
-/// Where the sandbox has room for the driver's socket.
-const DRIVER_SOCKET: &str = "/run/bobbin/driver.sock";
-const SECRETS: &str = "/run/bobbin/secrets";
-const ATTEMPT_TOKEN: &str = "/run/bobbin/secrets/attempt-token";
+/// In the run folder: where the sandbox has room for the driver's socket.
+const DRIVER_SOCKET: &str = "driver.sock";
+const SECRETS: &str = "secrets";
+const ATTEMPT_TOKEN: &str = "secrets/attempt-token";
 /// Overrides [`ATTEMPT_TOKEN`], for tests outside containers.
 const ATTEMPT_TOKEN_VARIABLE: &str = "BOBBIN_ATTEMPT_TOKEN_FILE";
 /// A driver that ended well is said to the resource manager for so long while that is away; longer
 /// than any restart of it, so that a success is not run again.
 const FINISH_WAIT: Duration = Duration::from_secs(600);
 
-/// Runs PROGRAM as the driver; returns the exit status of this container.
+/// The driver and what it was started with.
+#[derive(Debug)]
+pub struct ClusterMode {
+    attempt: AttemptId,
+    settings: AppSettings,
+    rm: ResourceManager,
+    socket: UnixListener,
+    /// Elsewhere than in a container, where the socket is.
+    _folder: Option<tempfile::TempDir>,
+    driver: EarlyDriver,
+}
+
+impl ClusterMode {
+    /// Starts PROGRAM as the driver, before anything else is: its first line is what people wait for.
+    /// To be called inside a runtime.
+    ///
+    /// # Errors
+    /// The container's environment is not what an agent makes, or the driver's socket cannot be had.
+    pub fn start(argv: &[String]) -> Result<ClusterMode, AppMasterError> {
+        let attempt = attempt()?;
+        let settings = match std::env::var("BOBBIN_CONF_JSON") {
+            Ok(json) => AppSettings::from_json(&json),
+            Err(_) => AppSettings::from_map(&BTreeMap::new()),
+        }
+        .map_err(AppMasterError::Settings)?;
+        let rm = resource_manager()?;
+        let (socket, path, folder) = bind_socket()?;
+        let driver = EarlyDriver::start(argv, &driver_variables(&attempt, &path))?;
+        Ok(ClusterMode {
+            attempt,
+            settings,
+            rm,
+            socket,
+            _folder: folder,
+            driver,
+        })
+    }
+}
+
+/// Attends to the driver until its end; returns the exit status of this container.
 ///
 /// # Errors
-/// The container's environment is not what an agent makes, or the doors cannot be had.
-pub async fn run_cluster_mode(argv: Vec<String>) -> Result<ExitStatus, AppMasterError> {
-    let attempt = attempt()?;
-    let settings = match std::env::var("BOBBIN_CONF_JSON") {
-        Ok(json) => AppSettings::from_json(&json),
-        Err(_) => AppSettings::from_map(&BTreeMap::new()),
-    }
-    .map_err(AppMasterError::Settings)?;
-    let rm = resource_manager()?;
-    let (doors, socket, _folder) = bind_doors().await?;
-    let variables = driver_variables(&attempt, &socket);
-    // Before everything that waits: the driver's first line is what people wait for.
-    let mut driver = DriverProcess::start(&argv, &variables)?;
+/// The doors cannot be had.
+pub async fn run_cluster_mode(mode: ClusterMode) -> Result<ExitStatus, AppMasterError> {
+    let ClusterMode {
+        attempt,
+        settings,
+        rm,
+        socket,
+        _folder,
+        driver,
+    } = mode;
+    let mut driver = DriverProcess::adopt(driver);
+    let socket = Listener::of_unix(socket).map_err(AppMasterError::Serve)?;
+    let host = std::env::var("BOBBIN_NODE_HOST").unwrap_or_default();
+    let doors = Doors::with_socket(socket, &[&host]).await?;
 
     let stop = CancellationToken::new();
     let _stop_at_end = stop.clone().drop_guard();
@@ -58,7 +100,7 @@ pub async fn run_cluster_mode(argv: Vec<String>) -> Result<ExitStatus, AppMaster
             &settings,
         ),
         secret: doors.gateway_address.secret.clone(),
-        files: read_shipped_files(Path::new(SECRETS))
+        files: read_shipped_files(&run_folder().join(SECRETS))
             .map_err(AppMasterError::io("read the list of shipped files"))?,
     };
     let inbox = doors.inbox();
@@ -92,16 +134,15 @@ pub async fn run_cluster_mode(argv: Vec<String>) -> Result<ExitStatus, AppMaster
 }
 
 /// In a container the socket is where every driver expects it; elsewhere in a folder of our own.
-async fn bind_doors() -> Result<(Doors, PathBuf, Option<tempfile::TempDir>), AppMasterError> {
-    let host = std::env::var("BOBBIN_NODE_HOST").unwrap_or_default();
-    let socket = Path::new(DRIVER_SOCKET);
-    if let Ok(doors) = Doors::bind(socket, &[&host]).await {
-        return Ok((doors, socket.to_owned(), None));
+fn bind_socket() -> Result<(UnixListener, PathBuf, Option<tempfile::TempDir>), AppMasterError> {
+    let socket = run_folder().join(DRIVER_SOCKET);
+    if let Ok(bound) = Listener::bind_unix(&socket, DRIVER_SOCKET_MODE) {
+        return Ok((bound, socket, None));
     }
     let folder = private_folder()?;
     let socket = folder.path().join("driver.sock");
-    let doors = Doors::bind(&socket, &[&host]).await?;
-    Ok((doors, socket, Some(folder)))
+    let bound = Listener::bind_unix(&socket, DRIVER_SOCKET_MODE).map_err(AppMasterError::Serve)?;
+    Ok((bound, socket, Some(folder)))
 }
 
 fn variable(variable: &'static str) -> Result<String, AppMasterError> {
@@ -127,7 +168,7 @@ fn attempt() -> Result<AttemptId, AppMasterError> {
 
 fn resource_manager() -> Result<ResourceManager, AppMasterError> {
     let file = std::env::var_os(ATTEMPT_TOKEN_VARIABLE)
-        .map_or_else(|| PathBuf::from(ATTEMPT_TOKEN), PathBuf::from);
+        .map_or_else(|| run_folder().join(ATTEMPT_TOKEN), PathBuf::from);
     let token = std::fs::read_to_string(&file)
         .map_err(AppMasterError::io(format!("read {}", file.display())))?;
     Ok(ResourceManager {

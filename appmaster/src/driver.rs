@@ -7,7 +7,7 @@
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use bobbin_types::ExitStatus;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -86,19 +86,72 @@ pub(crate) fn find_program(program: &'static str) -> Result<PathBuf, AppMasterEr
     found.ok_or(AppMasterError::ProgramMissing { program })
 }
 
-impl DriverProcess {
-    /// Starts the driver in this container.
+/// A driver in this container that is started before anything else of this program is: what it
+/// starts with is on the way of the first line that people wait for.
+#[derive(Debug)]
+pub(crate) struct EarlyDriver {
+    /// Or the exit status and the words of one that could not be started.
+    started: Result<(Child, Pid), (ExitStatus, String)>,
+    signals: Signals,
+}
+
+impl EarlyDriver {
+    /// Starts it. Signals that ask this process to end are from now on kept for it.
     ///
     /// # Errors
-    /// Signals cannot be listened to. A driver that cannot be started is in `start_error`.
+    /// Signals cannot be listened to.
     pub(crate) fn start(
         argv: &[String],
         environment: &[(String, String)],
-    ) -> Result<DriverProcess, AppMasterError> {
-        let mut driver = command(Path::new(&argv[0]));
-        driver.args(&argv[1..]).process_group(0);
+    ) -> Result<EarlyDriver, AppMasterError> {
+        // Handlers, not a blocked mask: a mask would be the driver's too.
+        let signals = Signals::listen().map_err(AppMasterError::io("listen to signals"))?;
+        let program = argv.first().map_or("", String::as_str);
+        let mut driver = command(Path::new(program));
+        driver.args(argv.iter().skip(1)).process_group(0);
         driver.envs(environment.iter().cloned());
-        DriverProcess::launch(driver, &argv[0], Receiver::Group)
+        let started = driver.spawn().and_then(|child| {
+            let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+            Ok((child, Pid::from_raw(pid)))
+        });
+        let started = started.map_err(|e| {
+            let (status, words) = start_failure(program, &e);
+            say(&words);
+            (status, words)
+        });
+        Ok(EarlyDriver { started, signals })
+    }
+}
+
+impl DriverProcess {
+    /// Attends to a driver that was started before.
+    pub(crate) fn adopt(driver: EarlyDriver) -> DriverProcess {
+        let (ended, end) = oneshot::channel();
+        let (receiver, start_error) = match driver.started {
+            Ok((mut child, pid)) => {
+                let thread = std::thread::Builder::new().name("driver".to_owned());
+                let waiting = thread.spawn(move || {
+                    let status = child.wait().map_or(ExitStatus::ABORTED, exit_status);
+                    // Nobody waits for it any more when this process ends.
+                    let _ = ended.send(status);
+                });
+                if let Err(e) = waiting {
+                    tracing::error!("cannot start a thread for the driver: {e}");
+                }
+                (Receiver::Group(pid), None)
+            }
+            Err((status, words)) => {
+                // The receiver is in this function, so the send succeeds.
+                let _ = ended.send(status);
+                (Receiver::Nobody, Some(words))
+            }
+        };
+        DriverProcess {
+            receiver,
+            end,
+            signals: driver.signals,
+            start_error,
+        }
     }
 
     /// Starts the driver below a guard, with this process's terminal.

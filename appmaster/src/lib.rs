@@ -34,7 +34,7 @@ mod spool;
 
 pub use api::{AppMasterError, ClientMode, DriverEnd, LocalMode};
 pub use client_mode::run_client_mode;
-pub use cluster_mode::run_cluster_mode;
+pub use cluster_mode::{ClusterMode, run_cluster_mode};
 pub use executor::{ExecutorOptions, run_executor};
 pub use guard::run_guard;
 pub use local::run_local;

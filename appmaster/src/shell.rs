@@ -32,6 +32,9 @@ const FAILED_GRACE: Duration = Duration::from_secs(10);
 /// From SIGTERM to SIGKILL.
 const KILL_GRACE: Duration = Duration::from_secs(5);
 
+/// Of the driver's socket: nobody else's.
+pub(crate) const DRIVER_SOCKET_MODE: u32 = 0o600;
+
 /// A running application master.
 pub(crate) struct Shell {
     pub(crate) inbox: Inbox,
@@ -59,16 +62,28 @@ pub(crate) struct Doors {
 impl Doors {
     /// `socket` is the driver's; `hosts` are tried in turn for the executors' gateway.
     pub(crate) async fn bind(socket: &Path, hosts: &[&str]) -> Result<Doors, AppMasterError> {
-        let driver = Listener::unix(socket, 0o600).map_err(AppMasterError::Serve)?;
-        let mut bound = Listener::tcp("127.0.0.1:0").await;
+        let driver = Listener::unix(socket, DRIVER_SOCKET_MODE).map_err(AppMasterError::Serve)?;
+        Doors::with_socket(driver, hosts).await
+    }
+
+    /// As [`Doors::bind`], with the driver's socket.
+    pub(crate) async fn with_socket(
+        driver: Listener,
+        hosts: &[&str],
+    ) -> Result<Doors, AppMasterError> {
+        let mut bound = None;
         for host in hosts.iter().filter(|h| !h.is_empty()) {
-            let better = Listener::tcp(&format!("{host}:0")).await;
-            if better.is_ok() {
-                bound = better;
+            if let Ok(listener) = Listener::tcp(&format!("{host}:0")).await {
+                bound = Some(listener);
                 break;
             }
         }
-        let gateway = bound.map_err(AppMasterError::Serve)?;
+        let gateway = match bound {
+            Some(listener) => listener,
+            None => Listener::tcp("127.0.0.1:0")
+                .await
+                .map_err(AppMasterError::Serve)?,
+        };
         let address = gateway
             .local_addr()
             .map_or_else(String::new, |a: SocketAddr| a.to_string());

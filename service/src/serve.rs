@@ -99,6 +99,17 @@ impl Listener {
     /// # Errors
     /// The folder is missing or not writable, or something else has the name.
     pub fn unix(path: &Path, mode: u32) -> Result<Listener, ServeError> {
+        Listener::of_unix(Listener::bind_unix(path, mode)?)
+    }
+
+    /// As [`Listener::unix`], before there is a runtime; for [`Listener::of_unix`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bind_unix(
+        path: &Path,
+        mode: u32,
+    ) -> Result<std::os::unix::net::UnixListener, ServeError> {
         use std::os::unix::fs::{FileTypeExt, PermissionsExt};
         let bind = |source| ServeError::Bind {
             address: path.display().to_string(),
@@ -115,10 +126,23 @@ impl Listener {
             Err(_) => {}
         }
         let short = short_socket_path(path).map_err(bind)?;
-        let socket = UnixListener::bind(short.path()).map_err(bind)?;
+        let socket = std::os::unix::net::UnixListener::bind(short.path()).map_err(bind)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(bind)?;
+        Ok(socket)
+    }
+
+    /// Takes a bound socket into this runtime.
+    ///
+    /// # Errors
+    /// The runtime cannot watch it.
+    pub fn of_unix(socket: std::os::unix::net::UnixListener) -> Result<Listener, ServeError> {
+        let watch = |source| ServeError::Bind {
+            address: "a unix socket".to_owned(),
+            source,
+        };
+        socket.set_nonblocking(true).map_err(watch)?;
         Ok(Listener {
-            socket: Socket::Unix(socket),
+            socket: Socket::Unix(UnixListener::from_std(socket).map_err(watch)?),
         })
     }
 

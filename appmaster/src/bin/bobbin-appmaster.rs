@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bobbin_appmaster::{run_cluster_mode, run_guard};
+use bobbin_appmaster::{ClusterMode, run_cluster_mode, run_guard};
 
 /// Bobbin failed, not the driver.
 const BOBBIN_FAILED: u8 = 125;
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
                 Err(_) => usage(),
             }
         }
-        [dashes, argv @ ..] if dashes == "--" && !argv.is_empty() => run_driver(argv.to_vec()),
+        [dashes, argv @ ..] if dashes == "--" && !argv.is_empty() => run_driver(argv),
         _ => usage(),
     }
 }
@@ -36,7 +36,7 @@ fn usage() -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-fn run_driver(argv: Vec<String>) -> ExitCode {
+fn run_driver(argv: &[String]) -> ExitCode {
     // The container's stderr is the driver's: only what somebody must read goes there.
     bobbin_service::init_logging("error");
     match drive(argv) {
@@ -48,10 +48,14 @@ fn run_driver(argv: Vec<String>) -> ExitCode {
     }
 }
 
-fn drive(argv: Vec<String>) -> anyhow::Result<ExitCode> {
+fn drive(argv: &[String]) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let status = runtime.block_on(run_cluster_mode(argv))?;
+    let mode = {
+        let _inside = runtime.enter();
+        ClusterMode::start(argv)?
+    };
+    let status = runtime.block_on(run_cluster_mode(mode))?;
     Ok(ExitCode::from(status.process_code()))
 }

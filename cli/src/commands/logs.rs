@@ -108,7 +108,7 @@ async fn one(cluster: &Cluster, log: &LogFile, file: &str) -> Result<(), Failure
     copy(
         cluster,
         &named(log, file),
-        &mut Sink::new(tokio::io::stdout()),
+        &mut Sink::new(crate::output::out_stream()),
     )
     .await
 }
@@ -118,13 +118,13 @@ async fn both(cluster: &Cluster, log: &LogFile) -> Result<(), Failure> {
     copy(
         cluster,
         &named(log, "stdout"),
-        &mut Sink::new(tokio::io::stdout()),
+        &mut Sink::new(crate::output::out_stream()),
     )
     .await?;
     copy(
         cluster,
         &named(log, "stderr"),
-        &mut Sink::new(tokio::io::stderr()),
+        &mut Sink::new(crate::output::err_stream()),
     )
     .await
 }
@@ -152,7 +152,7 @@ async fn follow_all(
     reader_gone: Arc<Notify>,
 ) -> Result<(), Failure> {
     let watcher = Watcher::start(cluster, &log.application_id);
-    let mut out = Sink::watched(tokio::io::stdout(), reader_gone);
+    let mut out = Sink::watched(crate::output::out_stream(), reader_gone);
     let mut log = log.clone();
     loop {
         let followed = follow_one(cluster, &log, file, &watcher, &mut out).await?;
@@ -192,7 +192,7 @@ async fn follow_one<W: AsyncWrite + Unpin>(
             vec![follow(cluster, &named(log, file), watcher.known(), out).await?]
         }
         None => {
-            let mut err = Sink::new(tokio::io::stderr());
+            let mut err = Sink::new(crate::output::err_stream());
             let (stdout, stderr) = (named(log, "stdout"), named(log, "stderr"));
             let (a, b) = tokio::join!(
                 follow(cluster, &stdout, watcher.known(), out),

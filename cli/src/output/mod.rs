@@ -4,10 +4,12 @@
 
 mod bar;
 mod json;
+mod stream;
 mod table;
 
 pub(crate) use bar::{Bar, Counter};
 pub(crate) use json::{Application, Attempt, Container, Node};
+pub(crate) use stream::{err as err_stream, out as out_stream};
 pub(crate) use table::{exit_text, ran, span};
 
 use std::io::{self, IsTerminal, Write};

@@ -58,8 +58,8 @@ pub(crate) async fn run(cluster: Cluster, args: &SubmitArgs, plan: Plan, quiet: 
     };
     let reader_gone = Arc::new(Notify::new());
     let (out, err) = (
-        Sink::watched(tokio::io::stdout(), reader_gone.clone()),
-        Sink::new(tokio::io::stderr()),
+        Sink::watched(crate::output::out_stream(), reader_gone.clone()),
+        Sink::new(crate::output::err_stream()),
     );
     let mut outcome = std::pin::pin!(waiting.wait(out, err));
     let mut is_killed = false;
