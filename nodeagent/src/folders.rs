@@ -64,6 +64,26 @@ pub(crate) enum FoldersError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "folder {} is not the agent's own: it belongs to uid {uid} and has mode {mode:o}, so others could \
+         change what containers are given; choose another for folders.local, or chown and chmod it",
+        path.display()
+    )]
+    NotOwn { path: PathBuf, uid: u32, mode: u32 },
+}
+
+/// Whoever else could write here could give containers other files, or swap a folder for a link.
+fn check_own(folder: &Folder, path: &Path) -> Result<(), FoldersError> {
+    let stat = nix::sys::stat::fstat(folder).map_err(|e| FoldersError::Use {
+        path: path.to_owned(),
+        source: e.into(),
+    })?;
+    let (uid, mode) = (stat.st_uid, stat.st_mode & 0o7777);
+    if [0, bobbin_service::own_uid()].contains(&uid) && mode & 0o022 == 0 {
+        return Ok(());
+    }
+    let path = path.to_owned();
+    Err(FoldersError::NotOwn { path, uid, mode })
 }
 
 /// The folder of an application that its YARN containers share.
@@ -104,6 +124,18 @@ impl Folders {
         }
         let spares =
             SpareFolders::open(make("spare", 0o700)?).map_err(at(&local_path.join("spare")))?;
+        let above = Path::new(".");
+        for name in [
+            above,
+            Path::new("filecache"),
+            Path::new("usercache"),
+            Path::new("nmPrivate"),
+            Path::new("trash"),
+        ] {
+            let path = local_path.join(name);
+            let folder = local.folder(name).map_err(at(&path))?;
+            check_own(&folder, &path)?;
+        }
         Ok(Folders {
             local_path,
             log_path,
@@ -410,6 +442,38 @@ pub(crate) fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cache_that_others_can_change_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (local, log) = (dir.path().join("local"), dir.path().join("log"));
+        drop(Folders::open(&local, &log).unwrap());
+        for name in ["", "filecache", "usercache", "nmPrivate", "trash"] {
+            let path = local.join(name);
+            let before = std::fs::metadata(&path).unwrap().permissions();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+            let words = Folders::open(&local, &log).unwrap_err().to_string();
+            assert!(
+                words.contains("not the agent's own") && words.contains("777"),
+                "{words}"
+            );
+            std::fs::set_permissions(&path, before).unwrap();
+            if bobbin_service::own_uid() == 0 {
+                std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+                let words = Folders::open(&local, &log).unwrap_err().to_string();
+                assert!(words.contains("uid 65534"), "{words}");
+                std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+            }
+        }
+        // A link in its place, or a file.
+        std::fs::remove_dir(local.join("filecache")).unwrap();
+        std::os::unix::fs::symlink("/usr", local.join("filecache")).unwrap();
+        assert!(Folders::open(&local, &log).is_err());
+        std::fs::remove_file(local.join("filecache")).unwrap();
+        std::fs::write(local.join("filecache"), "").unwrap();
+        assert!(Folders::open(&local, &log).is_err());
+    }
+
     use bobbin_service::{account_of_name, account_of_uid, own_uid};
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 

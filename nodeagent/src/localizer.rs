@@ -4,11 +4,14 @@
 //! them is gone. A copy is made in a folder that only the agent can enter and gets its place by a
 //! rename when it is whole.
 
+mod key;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bobbin_proto::v1;
 use bobbin_service::{Account, RpcChannel, wall_now};
@@ -16,9 +19,10 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::account::{Rights, owner, with_rights};
-use crate::archive::{ArchiveError, ArchiveKind, ArchiveLimits, unpack};
+use crate::archive::{ArchiveError, ArchiveLimits, unpack};
 use crate::cache::{Bounds, Cache, CacheKey, Entry, Scope};
 use crate::fetch::{Expected, FetchError, Source, copy_file, fetch_staged};
 use crate::folder::{Folder, give};
@@ -27,11 +31,14 @@ use crate::remote::place::shown_source;
 use crate::remote::transfer::{Counter, transfer};
 use crate::remote::{Remote, RemoteFile, Said};
 use crate::webhdfs::{Proof, Trees};
+use key::{archive_kind, cache_key, remote_key, source_name};
 
 const CONTENT: &str = "content";
 const KEY_FILE: &str = "key.json";
 /// Files on their way that are told of; the rest are on their way all the same.
 const FETCHING_MAX: usize = 1_000;
+/// Between two looks for copies that were not used for too long.
+const TIDY_PAUSE: Duration = Duration::from_secs(600);
 
 /// Why a resource is not there for the container.
 #[derive(Debug, thiserror::Error)]
@@ -477,6 +484,17 @@ impl Localizer {
     }
 }
 
+/// Removes what was not used for long, until `stop`.
+pub(crate) async fn keep_tidy(localizer: Arc<Localizer>, stop: CancellationToken) {
+    loop {
+        localizer.clone().tidy().await;
+        tokio::select! {
+            () = tokio::time::sleep(TIDY_PAUSE) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
 /// One of those who wait for a copy; the last one that leaves ends the work.
 struct Waiter {
     localizer: Arc<Localizer>,
@@ -517,97 +535,6 @@ fn fetch_error(resource: &v1::LocalResource, source: FetchError) -> LocalizeErro
         name: resource.name.clone(),
         resource: shown_source(&resource.source),
         source,
-    }
-}
-
-/// Who may share a copy, by the request's word.
-fn scope_of(resource: &v1::LocalResource, asker: &Asker) -> Scope {
-    let user = asker.account.name.clone();
-    let application = asker.application.clone();
-    match resource.visibility() {
-        v1::Visibility::Public => Scope::Public,
-        v1::Visibility::Private => Scope::Private { user },
-        v1::Visibility::Application => Scope::Application { user, application },
-    }
-}
-
-fn cache_key(resource: &v1::LocalResource, asker: &Asker) -> CacheKey {
-    // Of a webhdfs: file the time is always compared, as YARN does.
-    let by_yarns_rules = resource.source.starts_with("webhdfs:");
-    let certain = by_yarns_rules || !resource.sha256.is_empty() || resource.mtime_ms > 0;
-    let key = CacheKey {
-        scope: scope_of(resource, asker),
-        source: resource.source.clone(),
-        size: resource.size,
-        mtime_ms: resource.mtime_ms,
-        sha256: resource.sha256.clone(),
-        validator: String::new(),
-        archive: resource.r#type() == v1::ResourceType::Archive,
-        // Source: `FSDownload.changePermissions`, which makes everything executable.
-        executable: resource.executable || by_yarns_rules,
-        only_for: String::new(),
-    };
-    if certain { key } else { for_one(key, asker) }
-}
-
-/// Without digest, time or tag nobody can say whether a copy is still what is meant.
-fn for_one(key: CacheKey, asker: &Asker) -> CacheKey {
-    CacheKey {
-        scope: Scope::Application {
-            user: asker.account.name.clone(),
-            application: asker.application.clone(),
-        },
-        only_for: asker.container.clone(),
-        ..key
-    }
-}
-
-/// A copy with a digest is known by that, wherever it comes from; another one by its server's word.
-fn remote_key(
-    resource: &v1::LocalResource,
-    asker: &Asker,
-    file: &RemoteFile,
-    said: Option<&Said>,
-) -> CacheKey {
-    let is_archive = resource.r#type() == v1::ResourceType::Archive;
-    // How it is unpacked is a part of what becomes of it.
-    let kind = is_archive.then(|| archive_kind(resource));
-    let kind = kind.map_or_else(String::new, |kind| format!("{:?}", kind.ok()));
-    let base = cache_key(resource, asker);
-    if !resource.sha256.is_empty() {
-        return CacheKey {
-            source: format!("by digest {kind}"),
-            size: 0,
-            mtime_ms: 0,
-            ..base
-        };
-    }
-    let key = CacheKey {
-        scope: scope_of(resource, asker),
-        source: format!("{} of {} {kind}", resource.source, file.endpoint),
-        only_for: String::new(),
-        ..base
-    };
-    match said.and_then(Said::validator) {
-        Some(validator) => CacheKey { validator, ..key },
-        None => for_one(key, asker),
-    }
-}
-
-/// The source's name tells the kind; the link may be called anything, or may tell it instead.
-fn archive_kind(resource: &v1::LocalResource) -> Result<ArchiveKind, ArchiveError> {
-    ArchiveKind::of(&source_name(resource))
-        .or_else(|e| ArchiveKind::of(&resource.name).map_err(|_| e))
-}
-
-/// The last part of a source's path.
-fn source_name(resource: &v1::LocalResource) -> String {
-    match Source::parse(&resource.source) {
-        Ok(Source::Remote(place)) => place.file_name().to_owned(),
-        Ok(Source::Staged(_) | Source::WebHdfs(_) | Source::File(_)) | Err(_) => {
-            let source = &resource.source;
-            source.rsplit('/').next().unwrap_or("").to_owned()
-        }
     }
 }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bobbin_na_core::{Event, NodeAgent, NodeConfig};
-use bobbin_sandbox::{CgroupRoot, Launcher, probe};
+use bobbin_sandbox::cgroup::Controller;
+use bobbin_sandbox::{CgroupRoot, Launcher, lacks_socket_scope, probe};
 use bobbin_service::{
     DaemonInfo, FolderLock, Listener, RunFiles, ServeLimits, Target, connect_lazy, create_folder,
     lock_folder, notify_ready, notify_stopping, on_signals,
@@ -29,7 +30,7 @@ use crate::driver::{Driver, INBOX_MAX, Input};
 use crate::folders::Folders;
 use crate::launch::chain;
 use crate::live::Live;
-use crate::localizer::{Localizer, LocalizerLimits};
+use crate::localizer::{Localizer, LocalizerLimits, keep_tidy};
 use crate::logs::Logs;
 use crate::node::{Keys, Node};
 use crate::readable::readable;
@@ -103,12 +104,18 @@ fn enforcement(config: &Config, scope: Option<&Scope>) -> Enforcement {
     let place = place.or_else(|| cgroup_setting(config));
     let (cgroups, no_groups) = match CgroupRoot::detect(place, &group_name(config)) {
         Ok(cgroups) => (Some(cgroups), None),
-        Err(e) => (None, Some(format!("control groups: {}", chain(&e)))),
+        Err(e) => (None, Some(chain(&e))),
     };
     if config.is_rootless() {
         let mut lacks = missing;
-        if cgroups.is_none() {
-            lacks.push("control groups: memory is measured, processor time is not limited".into());
+        match (&cgroups, no_groups) {
+            (Some(groups), _) => lacks.extend(controllers_missing(groups)),
+            (None, reason) => lacks.push(format!(
+                "control groups: memory is measured and enforced some moments later, processor time and \
+                 the number of processes are not limited ({}); cure: run it where `systemd --user` runs, \
+                 on a host with cgroup v2",
+                reason.unwrap_or_default()
+            )),
         }
         return Enforcement {
             cgroups,
@@ -117,12 +124,38 @@ fn enforcement(config: &Config, scope: Option<&Scope>) -> Enforcement {
         };
     }
     let mut problems = missing;
-    problems.extend(no_groups);
+    problems.extend(no_groups.map(|reason| format!("control groups: {reason}")));
     Enforcement {
         cgroups,
         problems,
         lacks: Vec::new(),
     }
+}
+
+/// What the kernel lacks, which no profile can make up for.
+fn lacks_of_host(no_namespaces: Option<String>) -> impl Iterator<Item = String> {
+    let words = no_namespaces.map(|reason| {
+        format!(
+            "namespaces: containers see your other processes and their /tmp, and may write what you may \
+             ({reason}); cure: `bobbin doctor` names the setting that forbids user namespaces"
+        )
+    });
+    words.into_iter().chain(lacks_socket_scope())
+}
+
+/// What the groups that an ordinary user was given cannot limit, in words.
+fn controllers_missing(groups: &CgroupRoot) -> Vec<String> {
+    [
+        (Controller::Cpu, "processor time is not limited"),
+        (Controller::Pids, "the number of processes is not limited"),
+    ]
+    .into_iter()
+    .filter(|(controller, _)| groups.layout().of(*controller).is_none())
+    .map(|(controller, words)| {
+        let name = controller.name();
+        format!("control groups: {words}; cure: `Delegate=memory pids cpu` for user@.service gives {name}")
+    })
+    .collect()
 }
 
 /// Serves until a signal.
@@ -150,7 +183,7 @@ pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
         tracing::error!("this agent takes no work: {problem}");
     }
     for lack in &node.lacks {
-        tracing::warn!("the rootless profile lacks: {lack}");
+        tracing::warn!("this node lacks: {lack}");
     }
     let core = NodeAgent::new(NodeConfig {
         node: node.node_id.clone(),
@@ -177,6 +210,7 @@ pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let run_files = RunFiles::write(&run, &name, &info)?;
     let mut doors = JoinSet::new();
+    doors.spawn(keep_tidy(node.localizer.clone(), stop.clone()));
     doors.spawn(web::serve(http, node.clone(), sender.clone(), stop.clone()));
     doors.spawn(yarn::door::serve(
         containers,
@@ -392,12 +426,13 @@ fn open_node(
     let Enforcement {
         cgroups,
         problems,
-        lacks,
+        mut lacks,
     } = enforcement(&config, scope.as_ref());
     let bin = config.folders.lib.canonicalize()?.join("bin");
     place_programs(&programs, &bin).context("cannot place the containers' programs")?;
     let leaf = scope.as_ref().map(|scope| scope.leaf.clone());
     let launcher = Launcher::start_in(&programs.join(LAUNCHER), leaf)?;
+    lacks.extend(lacks_of_host(launcher.no_namespaces()));
     let shared_dirs = shared_dirs(&config)?;
     let environment = NodeEnvironment::new(&config.yarn.java_home, |name| std::env::var(name).ok());
     let readable = readable(&config.sandbox, environment.java_home.as_deref())?;

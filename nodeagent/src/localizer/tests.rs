@@ -28,9 +28,13 @@ fn asker(container: &str) -> Asker {
 }
 
 fn open(dir: &Path) -> Arc<Localizer> {
+    open_with(dir, 1 << 30)
+}
+
+fn open_with(dir: &Path, cache_bytes: u64) -> Arc<Localizer> {
     let folders = Arc::new(Folders::open(&dir.join("local"), &dir.join("log")).unwrap());
     let limits = LocalizerLimits {
-        cache_bytes: 1 << 30,
+        cache_bytes,
         cache_age_ms: 0,
         file_bytes_max: 1 << 30,
         archive: ArchiveLimits {
@@ -261,4 +265,176 @@ async fn a_restarted_agent_keeps_whole_copies_and_sweeps_halves() {
         folder.file_name(),
         "numbers are unique"
     );
+}
+
+mod urls {
+    use super::*;
+    use crate::remote::tests::{Liar, say, whole};
+
+    fn url(liar: &Liar) -> v1::LocalResource {
+        with(
+            v1::LocalResource {
+                name: "data".into(),
+                source: liar.url(),
+                ..v1::LocalResource::default()
+            },
+            v1::Visibility::Private,
+        )
+    }
+
+    fn other_application(container: &str) -> Asker {
+        Asker {
+            application: "application_7_0002".into(),
+            ..asker(container)
+        }
+    }
+
+    fn text_of(hold: &Hold) -> String {
+        std::fs::read_to_string(hold.path()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_copy_is_shared_as_long_as_its_server_says_the_same() {
+        let (bench, liar) = (Bench::new(), Liar::start().await);
+        let tagged = |tag: &str, body: &str| whole(&format!("etag: \"{tag}\"\r\n"), body);
+        liar.script(&[tagged("a", ""), tagged("a", "one"), tagged("a", "")]);
+        // The answer to HEAD has the length of the file.
+        let head = |tag: &str| {
+            say(&format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: 3\r\netag: \"{tag}\"\r\n\r\n"
+            ))
+        };
+        liar.script(&[
+            head("a"),
+            tagged("a", "one"),
+            head("a"),
+            head("b"),
+            tagged("b", "two"),
+        ]);
+        let one = bench.get(&url(&liar)).await.unwrap();
+        let again = bench
+            .localizer
+            .localize(&url(&liar), &other_application("c2"))
+            .await;
+        assert_eq!(
+            again.unwrap().entry,
+            one.entry,
+            "shared between applications"
+        );
+        let two = bench.get(&url(&liar)).await.unwrap();
+        assert_eq!((text_of(&one), text_of(&two)), ("one".into(), "two".into()));
+        let seen = liar.seen();
+        let methods: Vec<_> = seen.iter().map(|head| &head[..4]).collect();
+        assert_eq!(methods, ["HEAD", "GET ", "HEAD", "HEAD", "GET "]);
+        let mode = std::fs::metadata(one.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o400);
+        // What was found out and is not so any more is found out again.
+        liar.script(&[head("c"), tagged("d", "new"), head("d"), tagged("d", "new")]);
+        assert_eq!(text_of(&bench.get(&url(&liar)).await.unwrap()), "new");
+    }
+
+    #[tokio::test]
+    async fn without_a_server_s_word_nothing_is_shared() {
+        let (bench, liar) = (Bench::new(), Liar::start().await);
+        let nothing = || say("HTTP/1.1 200 OK\r\n\r\n");
+        liar.script(&[nothing(), whole("", "one"), nothing(), whole("", "two")]);
+        let public = with(url(&liar), v1::Visibility::Public);
+        let one = bench.get(&public).await.unwrap();
+        let two = bench
+            .localizer
+            .localize(&public, &asker("c2"))
+            .await
+            .unwrap();
+        assert_eq!((text_of(&one), text_of(&two)), ("one".into(), "two".into()));
+        assert!(one.entry.folder.starts_with("usercache"), "{:?}", one.entry);
+    }
+
+    #[tokio::test]
+    async fn a_digest_is_the_same_file_wherever_it_is_from() {
+        let (bench, liar) = (Bench::new(), Liar::start().await);
+        liar.script(&[whole("", "abcd")]);
+        let mut resource = url(&liar);
+        resource.sha256 = <sha2::Sha256 as sha2::Digest>::digest(b"abcd").to_vec();
+        let one = bench.get(&resource).await.unwrap();
+        resource.source = "https://elsewhere.invalid/data.bin?sig=x".into();
+        let again = bench
+            .localizer
+            .localize(&resource, &other_application("c2"))
+            .await;
+        assert_eq!(again.unwrap().entry, one.entry);
+        assert_eq!(liar.seen().len(), 1, "nobody was asked again");
+        // As an archive it is something else, and here it is none.
+        liar.script(&[whole("", "abcd")]);
+        let mut archive = resource.clone();
+        archive.source = format!("http://{}/x.tgz?sig=1/hush", liar.address);
+        archive.set_type(v1::ResourceType::Archive);
+        let words = bench.get(&archive).await.unwrap_err().to_string();
+        assert!(
+            words.contains("x.tgz") && !words.contains("hush"),
+            "{words}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_needs_a_key_is_nobody_elses() {
+        let (bench, liar) = (Bench::new(), Liar::start().await);
+        let mut asks = asker("c1");
+        asks.stores = format!(
+            "[[store]]\nurl = 'http://{}'\nbearer_token = 'k'",
+            liar.address
+        )
+        .into();
+        let public = with(url(&liar), v1::Visibility::Public);
+        let refused = bench.localizer.localize(&public, &asks).await.unwrap_err();
+        assert!(
+            refused.to_string().contains("cannot be PUBLIC"),
+            "{refused}"
+        );
+        assert!(liar.seen().is_empty());
+        let answers = [whole("etag: \"a\"\r\n", "")];
+        liar.script(&[&answers[..], &answers[..]].concat());
+        let own = bench.localizer.localize(&url(&liar), &asks).await.unwrap();
+        assert!(own.entry.folder.starts_with("usercache"), "{:?}", own.entry);
+    }
+
+    #[tokio::test]
+    async fn how_far_a_file_is_can_be_seen_until_nobody_waits() {
+        use crate::remote::tests::Part;
+        let (bench, liar) = (Bench::new(), Liar::start().await);
+        let mut half = say("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n");
+        half.push(Part::Hang);
+        let head = say("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n");
+        liar.script(&[head, half]);
+        let resource = url(&liar);
+        let mut waiting = Box::pin(bench.get(&resource));
+        let row = loop {
+            tokio::select! {
+                biased;
+                outcome = &mut waiting => panic!("{outcome:?}"),
+                () = tokio::task::yield_now() => {}
+            }
+            match bench.localizer.fetching().pop() {
+                Some(row) if row.bytes_total > 0 => break row,
+                Some(_) | None => {}
+            }
+        };
+        assert_eq!((row.container.as_str(), row.name.as_str()), ("c1", "data"));
+        assert_eq!((row.bytes, row.bytes_total), (0, 9));
+        drop(waiting);
+        assert_eq!(bench.localizer.fetching(), []);
+    }
+
+    #[tokio::test]
+    async fn a_file_larger_than_the_cache_is_used_and_then_removed() {
+        let bench = Bench::new();
+        let small = open_with(bench.dir.path(), 3);
+        let resource = with(bench.file("big", "0123456789"), v1::Visibility::Private);
+        let hold = small.localize(&resource, &asker("c1")).await.unwrap();
+        assert_eq!(text_of(&hold), "0123456789");
+        let path = hold.path();
+        drop(hold);
+        small.clone().tidy().await;
+        assert!(!path.exists());
+        assert_eq!(small.cached(), (0, 0));
+    }
 }

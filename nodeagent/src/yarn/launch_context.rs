@@ -4,12 +4,26 @@ use bobbin_hadoop::convert::required;
 use bobbin_hadoop::exceptions::{ExceptionClass, RpcException};
 use bobbin_hadoop::proto::yarn;
 use bobbin_proto::v1;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::contract::CREDENTIALS;
 use crate::launch::shown;
 
 /// The port of a `webhdfs:` URL that names none. Source: `NameNode`'s default HTTP port.
 const WEBHDFS_PORT: i32 = 9870;
+
+/// What a path keeps as it is in a URL. Source: RFC 3986, 3.3.
+const WEB_PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'`')
+    .add(b'{')
+    .add(b'}');
 
 fn refused(words: impl Into<String>) -> RpcException {
     RpcException::new(ExceptionClass::Yarn, words)
@@ -123,7 +137,17 @@ fn source(url: &yarn::Url) -> String {
                 _ if scheme == "webhdfs" => format!(":{WEBHDFS_PORT}"),
                 _ => String::new(),
             };
-            format!("{scheme}://{}{port}{file}", url.host())
+            // Of abfs: the container's name; elsewhere it is nobody's business.
+            let container = match (scheme, url.user_info()) {
+                ("abfs" | "abfss", name) if !name.is_empty() => format!("{name}@"),
+                _ => String::new(),
+            };
+            // The client has decoded what web servers want encoded. Source: `URL.fromURI`.
+            let path = match scheme {
+                "http" | "https" => utf8_percent_encode(file, WEB_PATH).to_string(),
+                _ => file.to_owned(),
+            };
+            format!("{scheme}://{container}{}{port}{path}", url.host())
         }
     }
 }
@@ -197,6 +221,23 @@ mod tests {
         assert_eq!(
             source(|u| u.scheme = Some("hdfs".into())),
             "hdfs://rm:8088/user/a b/x.jar"
+        );
+        assert_eq!(
+            source(|u| {
+                u.scheme = Some("https".into());
+                u.port = Some(0);
+                u.file = Some("/a b/50%?#.jar".into());
+            }),
+            "https://rm/a%20b/50%25%3F%23.jar"
+        );
+        assert_eq!(
+            source(|u| {
+                u.scheme = Some("abfs".into());
+                u.user_info = Some("box".into());
+                u.host = Some("acct.dfs.core.windows.net".into());
+                u.port = Some(-1);
+            }),
+            "abfs://box@acct.dfs.core.windows.net/user/a b/x.jar"
         );
         let words = |change: fn(&mut yarn::LocalResource)| {
             local_resource(resource("r", change)).unwrap_err().message
