@@ -41,11 +41,16 @@ pub(crate) const HIDDEN_VARIABLES: [&str; 5] = [
 ];
 
 /// Where a container's executor finds the application's secret.
-const SECRET_FILE: &str = "/run/bobbin/secrets/executor-secret";
+const SECRET_FILE: &str = "secrets/executor-secret";
 /// Without its master for so long, an executor goes.
 const DETACHED: Duration = Duration::from_secs(5);
 /// Messages on their way; tasks wait when the master does not take them.
 const OUTWARD_PLACES: usize = 64;
+
+/// The container's run folder: where it is bound, or where an agent without namespaces says it is.
+pub(crate) fn run_folder() -> PathBuf {
+    std::env::var_os("BOBBIN_RUN_DIR").map_or_else(|| PathBuf::from("/run/bobbin"), PathBuf::from)
+}
 
 /// What an executor is told at its start.
 #[derive(Clone, Debug)]
@@ -67,7 +72,7 @@ impl ExecutorOptions {
     /// The variable or file that is missing or wrong.
     pub fn from_environment() -> Result<ExecutorOptions, AppMasterError> {
         let secret_file = std::env::var_os(SECRET_FILE_VARIABLE)
-            .map_or_else(|| PathBuf::from(SECRET_FILE), PathBuf::from);
+            .map_or_else(|| run_folder().join(SECRET_FILE), PathBuf::from);
         let secret = std::fs::read_to_string(&secret_file).map_err(AppMasterError::io(format!(
             "read {}",
             secret_file.display()
