@@ -34,6 +34,8 @@ const SECRETS_MAX: usize = 100;
 const SECRET_BYTES_MAX: usize = 64 << 10;
 /// Names that the work folder has already.
 const TAKEN: [&str; 1] = ["tmp"];
+/// Names the run folder where it is not at [`RUN_TARGET`].
+const RUN_DIR_VARIABLE: &str = "BOBBIN_RUN_DIR";
 /// Where a container sees its run folder, and the folder in it that YARN's links lead to.
 const RUN_TARGET: &str = "/run/bobbin";
 const RESOURCES: &str = "resources";
@@ -296,7 +298,11 @@ fn finish(
     holds: Vec<Hold>,
 ) -> Result<Prepared, Exit> {
     let (account, paths, folders) = made;
-    let binds = bind_resources(&folders, &paths, &order.launch, &holds, &account)
+    let run = match profile(node) {
+        Profile::Full | Profile::Rootless => Path::new(RUN_TARGET),
+        Profile::Plain => paths.run.as_path(),
+    };
+    let binds = bind_resources(&folders, (&paths, run), &order.launch, &holds, &account)
         .map_err(|e| invalid(format!("cannot place the local resources: {e}")))?;
     let cgroups = lease(node, work)?;
     let spec = spec(node, work, &order.launch, &account, paths, binds, cgroups);
@@ -362,10 +368,11 @@ fn make_folders(
     Ok((Arc::new(account), paths, folders))
 }
 
-/// Makes a place in the work folder for each copy and says what is bound there.
+/// Makes a place in the work folder for each copy and says what is bound there. `run`: where the container
+/// finds its run folder.
 fn bind_resources(
     folders: &ContainerFolders,
-    paths: &ContainerPaths,
+    (paths, run): (&ContainerPaths, &Path),
     launch: &v1::LaunchContext,
     holds: &[Hold],
     account: &Account,
@@ -389,7 +396,8 @@ fn bind_resources(
         let target = if is_yarn {
             let target = Path::new(RUN_TARGET).join(RESOURCES).join(&resource.name);
             let name = OsStr::new(&resource.name);
-            folders.work.symlink(target.as_os_str(), name)?;
+            let seen = run.join(RESOURCES).join(&resource.name);
+            folders.work.symlink(seen.as_os_str(), name)?;
             target
         } else {
             paths.work.join(&resource.name)
@@ -464,9 +472,10 @@ fn spec(
     mut binds: Vec<Bind>,
     cgroups: Option<CgroupLease>,
 ) -> ContainerSpec {
-    let environment = environment(node, work, launch, account, &paths);
+    let profile = profile(node);
+    let mut environment = environment(node, work, launch, account, &paths);
     binds.extend(node_binds(node));
-    let (argv, output_files) = if is_yarn(launch) {
+    let (mut argv, output_files) = if is_yarn(launch) {
         binds.push(Bind {
             source: paths.shared.clone(),
             target: paths.application.clone(),
@@ -478,6 +487,9 @@ fn spec(
     } else {
         (launch.argv.clone(), OutputFiles::Standard)
     };
+    if profile == Profile::Plain {
+        in_plain_sight(&mut environment, &mut argv, &paths);
+    }
     let sandbox = &node.config.sandbox;
     ContainerSpec {
         container_id: work.container.to_string(),
@@ -505,13 +517,46 @@ fn spec(
             ..Limits::default()
         },
         kill_grace_ms: sandbox.kill_grace_ms,
-        profile: if node.config.is_rootless() {
-            Profile::Rootless
-        } else {
-            Profile::Full
-        },
+        profile,
         cgroups,
     }
+}
+
+fn profile(node: &Node) -> Profile {
+    if !node.config.is_rootless() {
+        Profile::Full
+    } else if node.launcher.no_namespaces().is_some() {
+        Profile::Plain
+    } else {
+        Profile::Rootless
+    }
+}
+
+/// Without namespaces nothing is at `/run/bobbin`: words that lead there lead to the run folder itself, and
+/// temporary files go to the work folder, which is emptied.
+fn in_plain_sight(
+    environment: &mut Vec<(String, String)>,
+    argv: &mut [String],
+    paths: &ContainerPaths,
+) {
+    let (target, run) = (
+        format!("{RUN_TARGET}/"),
+        format!("{}/", paths.run.display()),
+    );
+    let shared_tmp = |(name, value): &(String, String)| name == "TMPDIR" && value == "/tmp";
+    for variable in environment.iter_mut() {
+        if shared_tmp(variable) {
+            variable.1 = paths.work.join("tmp").display().to_string();
+        }
+        variable.1 = variable.1.replace(&target, &run);
+    }
+    for word in argv {
+        if word.starts_with(&target) {
+            *word = word.replacen(&target, &run, 1);
+        }
+    }
+    let run = paths.run.display().to_string();
+    environment.push((RUN_DIR_VARIABLE.to_owned(), run));
 }
 
 /// What every container of this node sees beside its own.

@@ -6,6 +6,10 @@
 //! (`Delegate=yes`). It lives as long as a process is in it: the agent's holder and launcher, and each
 //! container with its monitor. The last one's end removes it, without anybody's doing.
 //!
+//! An ordinary user's agent asks the user's own manager (`systemd --user`), which was given controllers
+//! (`user@.service`: memory, pids, cpu). From a login's session such an agent may not put processes into
+//! the scope itself, because it owns no group that holds both: it has the manager move it there.
+//!
 //! Source: systemd's "Control Group APIs and Delegation", org.freedesktop.systemd1(5).
 
 use std::path::{Path, PathBuf};
@@ -42,14 +46,39 @@ pub(crate) struct Scope {
     _holder: Holder,
 }
 
-/// Whether the groups belong into a scope: systemd runs this host, all controllers are in the unified
-/// hierarchy, this process may ask for it, and the administrator has not chosen a place.
+/// Which service manager makes the scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Manager {
+    /// The system's, over the system's bus.
+    System,
+    /// That of an ordinary user, by its own socket: the user's bus need not be there.
+    User(PathBuf),
+}
+
+/// The manager to ask: systemd runs this host, and an ordinary user's manager runs.
+fn manager() -> Option<Manager> {
+    // Source: sd_booted(3).
+    if !Path::new("/run/systemd/system").is_dir() {
+        return None;
+    }
+    let uid = nix::unistd::geteuid();
+    if uid.is_root() {
+        return Some(Manager::System);
+    }
+    let named = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let usual = PathBuf::from(format!("/run/user/{uid}"));
+    named
+        .into_iter()
+        .chain([usual])
+        .map(|folder| folder.join("systemd/private"))
+        .find(|socket| socket.exists())
+        .map(Manager::User)
+}
+
+/// Whether the groups belong into a scope: a service manager can be asked, all controllers are in the
+/// unified hierarchy, and the administrator has not chosen a place.
 pub(crate) fn wants_scope(config: &Config) -> bool {
-    config.sandbox.cgroup_root.as_os_str().is_empty()
-        && nix::unistd::geteuid().is_root()
-        // Source: sd_booted(3).
-        && Path::new("/run/systemd/system").is_dir()
-        && mount().is_some()
+    config.sandbox.cgroup_root.as_os_str().is_empty() && manager().is_some() && mount().is_some()
 }
 
 /// Where the unified hierarchy is mounted, if memory is limited in it.
@@ -79,6 +108,9 @@ pub(crate) async fn open_scope(group_name: &str, init_program: &Path) -> anyhow:
         }
         match enter(&systemd, &unit, &mount, holder.pid()).await {
             Ok(Some((group, leaf))) => {
+                if !may_move_into(&mount, &leaf) {
+                    systemd.attach(&unit, std::process::id()).await?;
+                }
                 return Ok(Scope {
                     group,
                     leaf,
@@ -119,6 +151,22 @@ async fn enter(
     Ok((still.as_ref() == Some(&group)).then_some((group, leaf)))
 }
 
+/// Whether this process may put its children into the group: it must own what holds both groups.
+///
+/// Source: Documentation/admin-guide/cgroup-v2.rst, "Delegation Containment".
+fn may_move_into(mount: &Path, leaf: &Path) -> bool {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let Some(own) = own.lines().find_map(|line| line.strip_prefix("0::/")) else {
+        return false;
+    };
+    let own = mount.join(own);
+    let Some(common) = leaf.ancestors().find(|group| own.starts_with(group)) else {
+        return false;
+    };
+    let procs = common.join("cgroup.procs");
+    nix::unistd::access(&procs, nix::unistd::AccessFlags::W_OK).is_ok()
+}
+
 /// Ends whatever is in the scope, removes the groups and the scope itself. None is fine.
 ///
 /// # Errors
@@ -130,20 +178,40 @@ pub(crate) async fn end_scope(group_name: &str) -> anyhow::Result<()> {
         return Ok(());
     };
     CgroupRoot::remove_leftovers_of(Some(&group), group_name)?;
-    systemd.stop(&unit).await
+    systemd.stop(&unit).await?;
+    for _ in 0..TRIES {
+        if systemd.living_group(&unit).await?.is_none() {
+            return Ok(());
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    bail!("{unit} does not end");
 }
 
-/// The system's service manager.
+/// A service manager that answers.
 struct Systemd {
     connection: Connection,
     manager: Proxy<'static>,
+    /// Over its own socket a manager has no name, by which signals are told apart: its jobs' ends are seen
+    /// by the units' states.
+    tells_of_jobs: bool,
 }
 
 impl Systemd {
     async fn connect() -> anyhow::Result<Systemd> {
-        let connection = Connection::system()
-            .await
-            .context("no connection to the system bus")?;
+        let whose = manager().context("no systemd runs here")?;
+        let connection = match &whose {
+            Manager::System => Connection::system()
+                .await
+                .context("no connection to the system bus")?,
+            Manager::User(socket) => {
+                let words = || format!("no connection to {}", socket.display());
+                let stream = std::os::unix::net::UnixStream::connect(socket).with_context(words)?;
+                let builder = zbus::connection::Builder::unix_stream(stream).p2p();
+                builder.build().await.with_context(words)?
+            }
+        };
+        let tells_of_jobs = whose == Manager::System;
         let manager = Proxy::new(
             &connection,
             SERVICE,
@@ -151,11 +219,14 @@ impl Systemd {
             "org.freedesktop.systemd1.Manager",
         )
         .await?;
-        // Without a subscriber it tells nobody of jobs that end.
-        let () = manager.call("Subscribe", &()).await?;
+        if tells_of_jobs {
+            // Without a subscriber it tells nobody of jobs that end.
+            let () = manager.call("Subscribe", &()).await?;
+        }
         Ok(Systemd {
             connection,
             manager,
+            tells_of_jobs,
         })
     }
 
@@ -222,6 +293,14 @@ impl Systemd {
         }
     }
 
+    /// Moves a process of the same user into the scope's leaf.
+    async fn attach(&self, unit: &str, process: u32) -> anyhow::Result<()> {
+        let arguments = (unit, format!("/{LEAF}"), vec![process]);
+        let moved = self.manager.call("AttachProcessesToUnit", &arguments).await;
+        let () = moved.with_context(|| format!("systemd does not move this agent into {unit}"))?;
+        Ok(())
+    }
+
     async fn stop(&self, unit: &str) -> anyhow::Result<()> {
         match self.job("StopUnit", &(unit, "replace")).await {
             Ok(result) if result == "done" => Ok(()),
@@ -237,6 +316,10 @@ impl Systemd {
     where
         B: serde::Serialize + zbus::wire::DynamicType + Sync,
     {
+        if !self.tells_of_jobs {
+            let _: OwnedObjectPath = self.manager.call(method, arguments).await?;
+            return Ok("done".to_owned());
+        }
         let mut ended = self.manager.receive_signal("JobRemoved").await?;
         let started: OwnedObjectPath = self.manager.call(method, arguments).await?;
         let wait = async {

@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 
 use crate::base::{self, Builder, Failed, failed};
 use crate::mounts;
+use crate::plain;
 use crate::plan;
 use crate::program::{NotExecuted, Program};
 use crate::spec::{ContainerSpec, Limits, Profile};
@@ -98,7 +99,8 @@ pub(crate) struct Inherited<'a> {
     pub(crate) stderr: OwnedFd,
     pub(crate) filter: &'a [libc::sock_filter],
     pub(crate) mappings: &'a [Mapping],
-    /// The namespace to start from; `None` in the rootless profile.
+    pub(crate) profile: Profile,
+    /// The namespace to start from; only in the full profile.
     pub(crate) base: Option<BorrowedFd<'a>>,
     pub(crate) resolv: Option<&'a Path>,
 }
@@ -110,11 +112,16 @@ pub(crate) fn run(inherited: Inherited<'_>) -> ! {
     // can only mean that the monitor is gone.
     // SAFETY: the default disposition runs no code.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    let early = inherited.base.map_or(Ok(()), prepare_early);
+    let early = match inherited.profile {
+        Profile::Full => inherited.base.map_or(Ok(()), prepare_early),
+        Profile::Rootless => Ok(()),
+        Profile::Plain => {
+            sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).map_err(failed("take orphans in"))
+        }
+    };
     warm::warm(inherited.mappings);
-    let monitor = &inherited.monitor;
     let event = match start(&inherited, early) {
-        Ok((child, grace)) => reap(monitor.as_raw_fd(), child, grace),
+        Ok((child, grace)) => reap(&inherited, child, grace),
         Err(NotStarted::MonitorGone) => sys::leave(1),
         Err(NotStarted::Because(event)) => event,
     };
@@ -177,6 +184,10 @@ fn start(
             .map_err(failed("join a control group"))?;
     }
     let trees = match spec.profile {
+        Profile::Plain => {
+            plain::place(&spec)?;
+            Vec::new()
+        }
         Profile::Full => received,
         Profile::Rootless => {
             let trees = mounts::open_trees(&plan)?;
@@ -189,7 +200,9 @@ fn start(
             trees
         }
     };
-    mounts::mount_private(&spec.limits, &plan)?;
+    if spec.profile != Profile::Plain {
+        mounts::mount_private(&spec.limits, &plan)?;
+    }
     for (index, tree) in &trees {
         if let Some(attachment) = plan.attachments.get(*index) {
             mounts::place(attachment, tree).map_err(failed(format!(
@@ -262,8 +275,7 @@ pub(crate) fn restrict_self(
     filter: &[libc::sock_filter],
 ) -> Result<(), Failed> {
     let limits = &spec.limits;
-    if limits.oom_score_adj != Limits::default().oom_score_adj || spec.profile == Profile::Rootless
-    {
+    if limits.oom_score_adj != Limits::default().oom_score_adj || spec.profile != Profile::Full {
         set_oom_score(limits.oom_score_adj)?;
     }
     if !spec.host_name.is_empty() {
@@ -285,6 +297,8 @@ pub(crate) fn restrict_self(
         Profile::Full => {
             sys::become_user(spec.uid, spec.gid, &spec.groups).map_err(failed("become the user"))?
         }
+        // An ordinary user has none, and may not say that it shall stay so; no_new_privs does.
+        Profile::Plain => {}
         Profile::Rootless => {
             for set in [
                 caps::CapSet::Bounding,
@@ -301,8 +315,13 @@ pub(crate) fn restrict_self(
         }
     }
     sys::prctl(libc::PR_SET_DUMPABLE, 0).map_err(failed("hide PID 1"))?;
-    let kill = u64::from(libc::SIGKILL.unsigned_abs());
-    sys::prctl(libc::PR_SET_PDEATHSIG, kill).map_err(failed("end with the monitor"))?;
+    let end = match spec.profile {
+        Profile::Full | Profile::Rootless => libc::SIGKILL,
+        // The kernel would end nobody but this process: it ends the others first.
+        Profile::Plain => libc::SIGUSR1,
+    };
+    sys::prctl(libc::PR_SET_PDEATHSIG, u64::from(end.unsigned_abs()))
+        .map_err(failed("end with the monitor"))?;
     nix::sys::stat::umask(Mode::from_bits_truncate(0o027));
     // Asks for no_new_privs, which becoming the user has set.
     sys::scope_abstract_sockets().map_err(failed("close others' abstract sockets"))?;
@@ -350,15 +369,18 @@ fn start_program(inherited: &Inherited<'_>, spec: &ContainerSpec) -> Result<Pid,
 ///
 /// After a TERM what the program leaves behind has the grace time too: a shell that dies of it at once
 /// must not take along the program that is putting its things in order.
-fn reap(socket: i32, program: Pid, grace: Duration) -> Event {
+fn reap(inherited: &Inherited<'_>, program: Pid, grace: Duration) -> Event {
     // Everything but the socket goes, above all the write ends of the log pipes; 0 to 2 are
     // /dev/null. It can only fail on a kernel without the call, which cannot have come so far.
-    let socket = socket.unsigned_abs();
+    let socket = inherited.monitor.as_raw_fd().unsigned_abs();
     let _ = sys::close_between(3, socket.saturating_sub(1));
     let _ = sys::close_between(socket + 1, u32::MAX);
     let mut wanted = SigSet::empty();
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGQUIT] {
         wanted.add(signal);
+    }
+    if inherited.profile == Profile::Plain {
+        wanted.add(Signal::SIGUSR1);
     }
     let mut term_at: Option<Instant> = None;
     let mut ended: Option<i32> = None;
@@ -368,6 +390,10 @@ fn reap(socket: i32, program: Pid, grace: Duration) -> Event {
             (Some(_) | None, _) => None,
         };
         let signal = sys::wait_signal(&wanted, until);
+        if signal == Some(libc::SIGUSR1) {
+            plain::kill_below();
+            sys::leave(1);
+        }
         if let Some(passed @ (libc::SIGTERM | libc::SIGQUIT)) = signal {
             // Ended already is fine.
             // SAFETY: the call has no pointers.

@@ -93,6 +93,8 @@ pub struct Launcher {
 struct Server {
     control: Option<OwnedFd>,
     child: Child,
+    /// Why its containers have no namespaces, if so.
+    no_namespaces: Option<String>,
 }
 
 impl Launcher {
@@ -122,6 +124,13 @@ impl Launcher {
     #[must_use]
     pub fn server_pid(&self) -> u32 {
         self.server().child.id()
+    }
+
+    /// Why containers of this account can have no namespaces here; then they are of the profile
+    /// [`Profile::Plain`](crate::Profile::Plain).
+    #[must_use]
+    pub fn no_namespaces(&self) -> Option<String> {
+        self.server().no_namespaces.clone()
     }
 
     fn server(&self) -> MutexGuard<'_, Server> {
@@ -217,23 +226,26 @@ impl Server {
             });
         }
         let child = command.spawn().map_err(failed)?;
-        let server = Server {
+        let mut server = Server {
             control: Some(ours),
             child,
+            no_namespaces: None,
         };
-        server.wait_ready().map_err(failed)?;
+        server.no_namespaces = server.wait_ready().map_err(failed)?;
         Ok(server)
     }
 
-    /// The server's first word tells that its base root stands, or why it cannot.
-    fn wait_ready(&self) -> io::Result<()> {
+    /// The server's first word tells that its base root stands, or why it cannot; or why there are no
+    /// namespaces.
+    fn wait_ready(&self) -> io::Result<Option<String>> {
         let Some(control) = &self.control else {
             return Err(io::ErrorKind::NotConnected.into());
         };
         let mut word = [0_u8; 512];
         let length = nix::sys::socket::recv(control.as_raw_fd(), &mut word, MsgFlags::empty())?;
         match word[..length].split_first() {
-            Some((b'R', _)) => Ok(()),
+            Some((b'R', _)) => Ok(None),
+            Some((b'P', reason)) => Ok(Some(String::from_utf8_lossy(reason).into_owned())),
             Some((_, reason)) => Err(io::Error::other(
                 String::from_utf8_lossy(reason).into_owned(),
             )),

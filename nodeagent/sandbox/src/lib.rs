@@ -27,6 +27,7 @@ mod measure;
 mod memory;
 mod monitor;
 mod mounts;
+mod plain;
 mod plan;
 mod probe;
 pub mod process;
@@ -47,7 +48,7 @@ pub use holder::{Holder, hold};
 pub use launcher::{Launched, Launcher, Stop, is_running, pass_signal, signal_container};
 pub use measure::{running_ms, usage_of_tree};
 pub use plan::is_system_path;
-pub use probe::probe;
+pub use probe::{lacks_socket_scope, probe};
 pub use record::{
     Adopted, EXIT_FILE, ExitRecord, RecordError, START_FILE, StartRecord, adopt, change_memory,
     forbid_start, read_exit, read_start,

@@ -23,6 +23,7 @@ use crate::base::{Failed, failed};
 use crate::error::LaunchError;
 use crate::inside::{self, Event};
 use crate::memory::{self, Watch};
+use crate::plain;
 use crate::pump::Pump;
 use crate::record::{EXIT_FILE, ExitRecord, START_FILE, StartRecord, changed_memory};
 use crate::spare::First;
@@ -221,6 +222,7 @@ impl Monitor {
         if self.first_status.is_none() {
             self.first_status = waitpid(self.first.pid, None).ok();
         }
+        self.end_orphans();
         if !self.announced {
             return;
         }
@@ -236,12 +238,21 @@ impl Monitor {
         while self.first_status.is_none() {
             self.turn();
         }
+        self.end_orphans();
         self.pump.drain();
         self.take_events();
         while let Some(event) = self.next_event() {
             if let Event::Ended { status } = event {
                 self.program_status = Some(status);
             }
+        }
+    }
+
+    /// Without a pid namespace PID 1's end is nobody else's.
+    fn end_orphans(&self) {
+        if !self.first.has_namespace {
+            plain::kill_below();
+            plain::reap_orphans(self.first.pid);
         }
     }
 

@@ -4,6 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use crate::cgroup::{Controller, Layout};
+use crate::sys;
+
+/// The first version of Landlock that closes abstract sockets. Source: landlock(7).
+const SCOPES: u32 = 6;
 
 /// The parts of the full profile that cannot be had here, in words; empty when all is well.
 ///
@@ -34,6 +38,19 @@ pub fn probe() -> Vec<String> {
         }
     }
     missing
+}
+
+/// Why containers can reach abstract unix sockets of others, if so: no path leads to them, so no mount
+/// hides them, and containers share the host's network.
+#[must_use]
+pub fn lacks_socket_scope() -> Option<String> {
+    let version = sys::landlock_version();
+    (version < SCOPES).then(|| {
+        format!(
+            "abstract unix sockets of others are not closed to containers: the kernel's Landlock is \
+             version {version} of {SCOPES}; cure: Linux 6.12 with `landlock` in /sys/kernel/security/lsm"
+        )
+    })
 }
 
 #[cfg(test)]

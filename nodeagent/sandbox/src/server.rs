@@ -22,8 +22,10 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use crate::base::{self, Base, Failed, failed};
 use crate::inside;
 use crate::launcher::CONTROL_FD;
+use crate::plain;
 use crate::seccomp;
 use crate::spare;
+use crate::spec::Profile;
 use crate::sys;
 use crate::warm::{self, Mapping};
 
@@ -50,7 +52,8 @@ pub(crate) struct Server {
     pub(crate) mappings: Vec<Mapping>,
     /// Whether the next spare is wanted so soon that it should not.
     pub(crate) in_a_hurry: bool,
-    /// `None` in the rootless profile.
+    pub(crate) profile: Profile,
+    /// Only in the full profile.
     pub(crate) base: Option<Base>,
     pub(crate) resolv: Option<PathBuf>,
 }
@@ -69,8 +72,14 @@ pub fn serve() -> io::Result<()> {
     sys::close_from(CONTROL_FD.unsigned_abs() + 1)?;
     let tell = |word: &[u8]| send(CONTROL_FD, word, MsgFlags::MSG_NOSIGNAL);
     match set_up(control) {
-        Ok((mut server, used)) => {
-            tell(b"R")?;
+        Ok((mut server, used, no_namespaces)) => {
+            match no_namespaces {
+                None => tell(b"R")?,
+                Some(error) => {
+                    let words = format!("P{}: {}", error.step, error.source);
+                    tell(&words.as_bytes()[..words.len().min(512)])?
+                }
+            };
             server.run(used)
         }
         Err(error) => {
@@ -81,7 +90,8 @@ pub fn serve() -> io::Result<()> {
     }
 }
 
-fn set_up(control: OwnedFd) -> Result<(Server, std::fs::File), Failed> {
+/// The server, the other end of its pipe, and why containers can have no namespaces, if so.
+fn set_up(control: OwnedFd) -> Result<(Server, std::fs::File, Option<Failed>), Failed> {
     // No signals from a terminal.
     let _ = nix::unistd::setsid();
     // Files are made with the modes given.
@@ -114,6 +124,16 @@ fn set_up(control: OwnedFd) -> Result<(Server, std::fs::File), Failed> {
     } else {
         None
     };
+    let no_namespaces = if full {
+        None
+    } else {
+        plain::try_namespaces().err()
+    };
+    let profile = match (full, &no_namespaces) {
+        (true, _) => Profile::Full,
+        (false, None) => Profile::Rootless,
+        (false, Some(_)) => Profile::Plain,
+    };
     let (used_read, used_write) =
         nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(failed("pipe"))?;
     let server = Server {
@@ -122,10 +142,11 @@ fn set_up(control: OwnedFd) -> Result<(Server, std::fs::File), Failed> {
         filter: seccomp::filter(),
         mappings: warm::mappings(),
         in_a_hurry: false,
+        profile,
         base,
         resolv: base::resolv_target(),
     };
-    Ok((server, std::fs::File::from(used_read)))
+    Ok((server, std::fs::File::from(used_read), no_namespaces))
 }
 
 impl Server {

@@ -20,6 +20,7 @@ use crate::inside::{self, Inherited};
 use crate::memory::Watch;
 use crate::monitor::{Monitor, Parts};
 use crate::mounts;
+use crate::plain;
 use crate::plan::{self, RootPlan};
 use crate::process;
 use crate::pump::{self, Pump};
@@ -41,10 +42,15 @@ struct Spare {
 pub(crate) struct First {
     pub(crate) pid: Pid,
     pub(crate) socket: UnixStream,
+    /// Whether the kernel ends everything with it.
+    pub(crate) has_namespace: bool,
 }
 
 impl First {
     pub(crate) fn kill(&self) {
+        if !self.has_namespace {
+            return plain::kill_below();
+        }
         // It is our child and not reaped, so the pid is its own.
         let _ = kill(self.pid, Signal::SIGKILL);
     }
@@ -125,6 +131,9 @@ impl Spare {
         }
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let signals = SignalFd::with_flags(&wanted, flags).map_err(failed("signalfd"))?;
+        if server.profile == Profile::Plain {
+            sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).map_err(failed("take orphans in"))?;
+        }
         let (first, pump) = birth(server, None)?;
         if !server.in_a_hurry {
             warm::warm(&server.mappings);
@@ -154,10 +163,12 @@ fn birth(server: &Server, group: Option<BorrowedFd<'_>>) -> Result<(First, Pump)
     let (stdout, stdout_write) = pump::log_pipe().map_err(failed("pipe"))?;
     let (stderr, stderr_write) = pump::log_pipe().map_err(failed("pipe"))?;
     let (ours, theirs) = UnixStream::pair().map_err(failed("socket pair"))?;
-    let mut namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    if server.base.is_none() {
-        namespaces |= libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
-    }
+    let own = libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let namespaces = match server.profile {
+        Profile::Full => own,
+        Profile::Rootless => own | libc::CLONE_NEWUSER | libc::CLONE_NEWNS,
+        Profile::Plain => 0,
+    };
     let forked = sys::fork_into(u64::from(namespaces.unsigned_abs()), group)
         .map_err(failed("new namespaces"))?;
     let Some(pid) = forked else {
@@ -173,24 +184,26 @@ fn birth(server: &Server, group: Option<BorrowedFd<'_>>) -> Result<(First, Pump)
             } else {
                 &server.mappings
             },
+            profile: server.profile,
             base: server.base.as_ref().map(|base| base.namespace.as_fd()),
             resolv: server.resolv.as_deref(),
         })
     };
-    if server.base.is_none() {
+    if server.profile == Profile::Rootless {
         map_user(pid)?;
     }
     Ok((
         First {
             pid: Pid::from_raw(pid),
             socket: ours,
+            has_namespace: server.profile != Profile::Plain,
         },
         Pump::new(stdout, stderr),
     ))
 }
 
 /// Maps the own uid and gid, and nothing else, into the container's user namespace.
-fn map_user(pid: i32) -> Result<(), Failed> {
+pub(crate) fn map_user(pid: i32) -> Result<(), Failed> {
     let uid = nix::unistd::geteuid();
     let gid = nix::unistd::getegid();
     for (file, text) in [
@@ -275,14 +288,10 @@ fn prepare(server: &Server, mut stream: &UnixStream, spare: Spare) -> Result<Mon
     let spec =
         wire::decode_spec(&bytes).map_err(|Malformed(reason)| LaunchError::BadAnswer { reason })?;
     plan::check(&spec)?;
-    let full = server.base.is_some();
-    if (spec.profile == Profile::Full) != full {
+    if spec.profile != server.profile {
         return Err(LaunchError::BadSpec {
             field: "profile",
-            reason: format!(
-                "the launcher runs {}",
-                if full { "full" } else { "rootless" }
-            ),
+            reason: format!("the launcher runs {:?}", server.profile),
         });
     }
     let plan = plan::plan(&spec, server.resolv.as_deref())?;

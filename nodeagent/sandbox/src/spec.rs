@@ -12,6 +12,9 @@ pub enum Profile {
     Full,
     /// One user namespace that maps the caller's own uid: for `bobbin up` by an ordinary user.
     Rootless,
+    /// The rootless one where namespaces are refused: processes of the caller's own user with no new
+    /// privileges, the filter and limits, and nothing hidden from them.
+    Plain,
 }
 
 /// How vcores bind the processor.

@@ -366,6 +366,21 @@ pub(crate) fn install_filter(filter: &[libc::sock_filter]) -> io::Result<()> {
     .map(drop)
 }
 
+/// The version of Landlock that the kernel speaks; 0 without it.
+pub(crate) fn landlock_version() -> u32 {
+    const VERSION: u32 = 1;
+    // SAFETY: with this flag the kernel takes no attributes and answers with a number.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u64>(),
+            0_usize,
+            VERSION,
+        )
+    };
+    u32::try_from(answer).unwrap_or(0)
+}
+
 /// Shuts this process and its children off from abstract unix sockets of everybody else's.
 ///
 /// They have no file, so no mount hides them, and containers share the host's network. Source:

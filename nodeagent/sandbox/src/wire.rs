@@ -206,6 +206,7 @@ fn encode_limits(out: &mut Writer, spec: &ContainerSpec) {
     out.u8(match spec.profile {
         Profile::Full => 0,
         Profile::Rootless => 1,
+        Profile::Plain => 2,
     });
 }
 
@@ -277,10 +278,11 @@ pub(crate) fn decode_spec(bytes: &[u8]) -> Result<ContainerSpec, Malformed> {
             oom_score_adj: from.u32()?,
         },
         kill_grace_ms: from.u32()?,
-        profile: if from.flag()? {
-            Profile::Rootless
-        } else {
-            Profile::Full
+        profile: match from.u8()? {
+            0 => Profile::Full,
+            1 => Profile::Rootless,
+            2 => Profile::Plain,
+            _ => return Err(Malformed("the profile is unknown")),
         },
         cgroups: from.option(decode_lease)?,
     };
