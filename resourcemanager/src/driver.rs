@@ -392,16 +392,24 @@ impl Driver {
     /// Hands the records to the journal, and lets go what need not wait for them.
     fn commit(&mut self, effects: Vec<Effect>) {
         let mut records = Vec::new();
+        let mut free = Vec::new();
         for effect in effects {
             if let Effect::Persist(record) = effect {
                 records.push(record);
-            } else if let Some(effect) = self.outbox.admit(effect, !records.is_empty()) {
-                self.release(effect);
+            } else {
+                free.extend(self.outbox.admit(effect, !records.is_empty()));
             }
         }
-        if records.is_empty() {
-            return;
+        // First, so that the disk works while the rest is done (which writes the log, too).
+        if !records.is_empty() {
+            self.append(records);
         }
+        for effect in free {
+            self.release(effect);
+        }
+    }
+
+    fn append(&mut self, records: Vec<Record>) {
         let number = self.outbox.next_batch();
         self.outbox.appended();
         let synced = self
