@@ -27,11 +27,15 @@ lint:
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-# The benchmarks of docs/BENCHMARKS.md, all ratios in one run; crun, runc and bwrap beside ours.
+# The benchmarks of docs/BENCHMARKS.md, all ratios in one run; crun, runc, bwrap and Slurm beside ours.
 bench: needs-bench
 	cargo build --release --workspace
 	target/release/bobbin-bench launch
-	target/release/bobbin-bench submit-e2e
+	target/release/bobbin-bench submit-e2e --rounds 200 --vs floor,slurm
+	target/release/bobbin-bench submit-e2e --rounds 200 --resident
+	target/release/bobbin-bench submit-rate --rounds 7
+	target/release/bobbin-bench logs --rounds 10
+	target/release/bobbin-bench memory
 	tests/spark-install 3.5.4 flights jars-3.5.4
 	target/release/bobbin-bench spark
 
