@@ -42,7 +42,7 @@ pub(crate) fn one_line(text: &str, columns: usize) -> String {
             continue;
         }
         marks = 0;
-        if used + 1 <= columns {
+        if used < columns {
             (cut, cut_used) = (line.len(), used);
         }
         if used + width > columns {

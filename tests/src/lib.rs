@@ -7,9 +7,11 @@
 mod cluster;
 mod leftovers;
 mod repository;
+mod terminal;
 mod wait;
 
 pub use cluster::{Cluster, Run, RunExt, bobbin, program};
 pub use leftovers::leftovers;
 pub use repository::{root, tracked_files};
+pub use terminal::Terminal;
 pub use wait::{skip_without_root, skipped, wait_for};

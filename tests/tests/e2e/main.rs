@@ -17,4 +17,6 @@ mod refusals;
 mod restarts;
 mod sandbox;
 mod several;
+mod top;
 mod units;
+mod urls;

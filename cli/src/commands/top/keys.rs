@@ -15,6 +15,8 @@ pub(super) enum Action {
     Quit,
     /// Give the terminal back and stop until continued.
     Suspend,
+    /// Draw everything anew: the terminal may have lost what was drawn.
+    Redraw,
     Kill(String),
 }
 
@@ -47,7 +49,7 @@ pub(super) const HELP: [(&str, &str); 17] = [
         "pause: nothing changes until it is pressed again",
     ),
     ("? h", "this help"),
-    ("q, Ctrl+C", "quit"),
+    ("q, Ctrl+C", "quit; Ctrl+L draws anew"),
     ("", ""),
     (
         "MEMORY, VCORES",
@@ -70,6 +72,7 @@ impl Top {
             return match key.code {
                 KeyCode::Char('c') => Action::Quit,
                 KeyCode::Char('z') => Action::Suspend,
+                KeyCode::Char('l') => Action::Redraw,
                 _ => Action::None,
             };
         }

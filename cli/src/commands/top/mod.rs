@@ -139,10 +139,7 @@ impl Shell {
                 _ = interrupt.recv() => return Ok(of_signal(2)),
                 _ = quit.recv() => return Ok(of_signal(3)),
                 // Another program may have drawn on it meanwhile.
-                _ = resumed.recv() => {
-                    screen.terminal.clear().map_err(|e| broken(&e))?;
-                    Action::None
-                }
+                _ = resumed.recv() => Action::Redraw,
                 event = keys.next() => match event {
                     Some(Ok(event)) => typed(top, event, &mut keys),
                     Some(Err(e)) => return Err(broken(&e)),
@@ -161,6 +158,7 @@ impl Shell {
                 Action::None => {}
                 Action::Quit => return Ok(DONE),
                 Action::Suspend => screen.suspend()?,
+                Action::Redraw => screen.clear().map_err(|e| broken(&e))?,
                 Action::Kill(id) => self.kill(top, id),
             }
             self.follow(top);
@@ -213,11 +211,15 @@ fn typed(top: &mut Top, first: TerminalEvent, keys: &mut EventStream) -> Action 
         match event {
             Some(TerminalEvent::Key(key)) => match top.on_key(key) {
                 Action::None => {}
-                action @ (Action::Quit | Action::Suspend | Action::Kill(_)) => return action,
+                action @ (Action::Quit | Action::Suspend | Action::Redraw | Action::Kill(_)) => {
+                    return action;
+                }
             },
+            // Smaller and large again before anybody looked is no change of size, and yet a screen
+            // that has lost something.
+            Some(TerminalEvent::Resize(..)) => return Action::Redraw,
             Some(
-                TerminalEvent::Resize(..)
-                | TerminalEvent::FocusGained
+                TerminalEvent::FocusGained
                 | TerminalEvent::FocusLost
                 | TerminalEvent::Mouse(_)
                 | TerminalEvent::Paste(_),

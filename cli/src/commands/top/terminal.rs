@@ -9,6 +9,7 @@ use crossterm::terminal::{
 };
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
+use ratatui::layout::{Position, Rect};
 
 use crate::failure::{Failure, Kind, io_words};
 
@@ -71,7 +72,8 @@ impl Screen {
     /// It cannot be taken again.
     pub(super) fn suspend(&mut self) -> Result<(), Failure> {
         give_back();
-        // Stops the whole process, as Ctrl+Z does with any other program.
+        // As the terminal itself does for any other program: all of the job, a script around it too.
+        // Without a shell that would continue it the kernel does not stop it.
         let stopped = nix::sys::signal::kill(
             nix::unistd::Pid::from_raw(0),
             nix::sys::signal::Signal::SIGTSTP,
@@ -79,9 +81,18 @@ impl Screen {
         if let Err(e) = stopped {
             tracing::debug!("it cannot be stopped: {e}");
         }
-        enter()
-            .and_then(|()| self.terminal.clear())
-            .map_err(|e| broken(&e))
+        enter().and_then(|()| self.clear()).map_err(|e| broken(&e))
+    }
+
+    /// Has the next frame drawn whole.
+    ///
+    /// # Errors
+    /// The terminal is gone.
+    pub(super) fn clear(&mut self) -> io::Result<()> {
+        // `Terminal::clear` would ask the terminal where its cursor is: the answer comes among the
+        // keys, where another waits for it.
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::from((Position::ORIGIN, size)))
     }
 }
 

@@ -54,7 +54,7 @@ fn container(
     };
     let usage = v1::ContainerUsage {
         container_id: id,
-        memory_bytes: u64::from(number) * 300 << 20,
+        memory_bytes: (u64::from(number) * 300) << 20,
         cpu_usec,
         processes: 3,
         measured_ms,
