@@ -18,7 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bobbin_sandbox::{EXIT_FILE, START_FILE};
+use bobbin_sandbox::{EXIT_FILE, EXIT_TEMPORARY, START_FILE, START_TEMPORARY};
 use bobbin_service::{Account, FileError, create_folder};
 use bobbin_types::{ApplicationId, ContainerId};
 use nix::errno::Errno;
@@ -326,9 +326,10 @@ impl Folders {
         };
         let name = id.to_string();
         if let Some(private) = found(folder.folder(&name))? {
-            for file in [START_FILE, EXIT_FILE] {
+            let empty = [(START_FILE, START_TEMPORARY), (EXIT_FILE, EXIT_TEMPORARY)];
+            for (file, spare) in empty {
                 // One that is not there need not go.
-                let _ = private.unlink(std::ffi::OsStr::new(file));
+                let _ = private.rename(file, &private, spare);
             }
         }
         if let Some(trashed) = self.retire(&folder, Kind::Private, &id.application(), &name)? {

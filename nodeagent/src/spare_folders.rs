@@ -10,6 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bobbin_sandbox::{EXIT_TEMPORARY, START_TEMPORARY};
 use bobbin_types::ApplicationId;
 use nix::sys::stat::{SFlag, fstat};
 use rustix::fs::{IFlags, flistxattr_query, ioctl_getflags};
@@ -41,7 +42,8 @@ const FLAGS: IFlags = IFlags::APPEND
 pub(crate) enum Kind {
     Work,
     Run,
-    /// Only the agent and monitors write there.
+    /// Only the agent and monitors write there. Its records are kept as files to be written anew: on a
+    /// file system without a journal ext4 looks at each file removed in the last minute for each new one.
     Private,
 }
 
@@ -210,6 +212,9 @@ fn is_as_made(parent: &Folder, name: &str, kind: Kind, owner: Owner) -> io::Resu
     };
     if !is_untouched(&folder, 0o700, expected, flags)? {
         return Ok(false);
+    }
+    if kind == Kind::Private {
+        return folder.has_only(&[START_TEMPORARY, EXIT_TEMPORARY]);
     }
     for made in kind.children() {
         let child = match folder.folder(made.name) {

@@ -47,6 +47,7 @@ pub use error::LaunchError;
 pub use holder::{Holder, hold};
 pub use launcher::{Launched, Launcher, Stop, is_running, pass_signal, signal_container};
 pub use measure::{running_ms, usage_of_tree};
+pub use monitor::{EXIT_TEMPORARY, START_TEMPORARY};
 pub use plan::is_system_path;
 pub use probe::{lacks_socket_scope, probe};
 pub use record::{

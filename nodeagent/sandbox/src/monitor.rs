@@ -35,9 +35,11 @@ const SAMPLE_UNLIMITED: Duration = Duration::from_millis(150);
 /// The same where it does; only to have a recent list of processes for the post mortem.
 const SAMPLE_LIMITED: Duration = Duration::from_millis(1000);
 
-/// Where the records are written before they get their names.
-const START_TEMPORARY: &str = "start.json.tmp";
-const EXIT_TEMPORARY: &str = "exit.json.tmp";
+/// Where the records are written before they get their names. Files that are there already are
+/// written anew: an agent may have left them so that none need be made.
+pub const START_TEMPORARY: &str = "start.json.tmp";
+/// As [`START_TEMPORARY`].
+pub const EXIT_TEMPORARY: &str = "exit.json.tmp";
 /// Room kept for it on the disk.
 const EXIT_RESERVED_BYTES: i64 = 4096;
 
@@ -83,10 +85,22 @@ pub(crate) struct Monitor {
     first_status: Option<WaitStatus>,
 }
 
+/// Makes a file, or opens the one that is there with what is in it.
 fn create(dir: &File, name: &str) -> io::Result<File> {
     let name = CString::new(name)?;
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_NOFOLLOW;
     sys::open_strict(dir.as_raw_fd(), &name, flags, 0o600).map(File::from)
+}
+
+/// Writes the whole content. An older one is not cut to nothing first: at the close of such a file
+/// ext4 starts to write to the disk at once (`auto_da_alloc`).
+fn write_whole(file: &mut File, content: &str) -> io::Result<()> {
+    file.write_all(content.as_bytes())?;
+    let length = u64::try_from(content.len()).unwrap_or(u64::MAX);
+    if file.metadata()?.len() != length {
+        file.set_len(length)?;
+    }
+    Ok(())
 }
 
 /// Puts a written file in its place, whole or not at all.
@@ -161,7 +175,8 @@ impl Monitor {
     /// Whole, and only if there is none: an agent that came back and found no start file may have
     /// forbidden the start by making one (`forbid_start`).
     fn write_start(&self, record: &StartRecord) -> io::Result<()> {
-        create(&self.private_dir, START_TEMPORARY)?.write_all(record.to_json().as_bytes())?;
+        let mut file = create(&self.private_dir, START_TEMPORARY)?;
+        write_whole(&mut file, &record.to_json())?;
         let (from, to) = (CString::new(START_TEMPORARY)?, CString::new(START_FILE)?);
         let only_new = nix::fcntl::RenameFlags::RENAME_NOREPLACE;
         let dir = &self.private_dir;
@@ -479,7 +494,7 @@ impl Monitor {
             Some(file) => file,
             None => create(&self.private_dir, EXIT_TEMPORARY)?,
         };
-        file.write_all(record.to_json().as_bytes())?;
+        write_whole(&mut file, &record.to_json())?;
         rename(&self.private_dir, EXIT_TEMPORARY, EXIT_FILE)
     }
 }
@@ -558,6 +573,18 @@ mod tests {
             (record.exit_status, record.diagnostics.as_str()),
             (-104, "words")
         );
+    }
+
+    #[test]
+    fn nothing_of_an_older_record_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = File::open(dir.path()).unwrap();
+        for content in ["a long record", "short", "as long again"] {
+            let mut file = create(&folder, EXIT_TEMPORARY).unwrap();
+            write_whole(&mut file, content).unwrap();
+            let read = fs::read_to_string(dir.path().join(EXIT_TEMPORARY)).unwrap();
+            assert_eq!(read, content);
+        }
     }
 
     #[test]
