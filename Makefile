@@ -27,7 +27,8 @@ lint:
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-# The benchmarks of docs/BENCHMARKS.md, all ratios in one run; crun, runc, bwrap and Slurm beside ours.
+# The benchmarks of docs/BENCHMARKS.md, all ratios in one run; crun, runc, bwrap, Slurm and
+# HyperQueue beside ours.
 bench: needs-bench
 	cargo build --release --workspace
 	target/release/bobbin-bench launch
@@ -36,6 +37,11 @@ bench: needs-bench
 	target/release/bobbin-bench submit-rate --rounds 7
 	target/release/bobbin-bench logs --rounds 10
 	target/release/bobbin-bench memory
+	target/release/bobbin-bench storm
+	-test -x target/hyperqueue/bin/python3 || { python3 -m venv target/hyperqueue && target/hyperqueue/bin/pip install --quiet hyperqueue; }
+	target/release/bobbin-bench map
+	target/release/bobbin-bench kill
+	target/release/bobbin-bench am-restart
 	tests/spark-install 3.5.4 flights jars-3.5.4
 	target/release/bobbin-bench spark
 
