@@ -152,10 +152,11 @@ async fn run_async(command: Command, rm: Option<&str>, quiet: bool) -> Outcome {
             AppCommand::Attempts(args) => commands::app::attempts(&args, rm).await,
             AppCommand::Containers(args) => commands::app::containers(&args, rm).await,
             AppCommand::Kill(args) => commands::kill::run(&args, rm, quiet).await,
-            AppCommand::Logs(args) => Box::pin(commands::logs::run(&args, rm)).await,
+            AppCommand::Logs(args) => Box::pin(commands::logs::run(&args, rm, quiet)).await,
             AppCommand::Wait(args) => commands::wait::run(&args, rm, quiet).await,
             AppCommand::Move(args) => commands::app::change_queue(&args, rm, quiet).await,
             AppCommand::Priority(args) => commands::app::priority(&args, rm, quiet).await,
+            AppCommand::Timeout(args) => commands::app::timeout(&args, rm, quiet).await,
         },
         Command::Node(args) => match args.command {
             NodeCommand::List(args) => commands::node::list(args, rm).await,

@@ -11,13 +11,14 @@ use crate::parse;
 pub(crate) enum AppCommand {
     List(AppListArgs),
     Status(AppStatusArgs),
-    Attempts(AppIdArgs),
+    Attempts(AppIdsArgs),
     Containers(AppContainersArgs),
     Kill(AppKillArgs),
     Logs(AppLogsArgs),
     Wait(AppWaitArgs),
     Move(AppMoveArgs),
     Priority(AppPriorityArgs),
+    Timeout(AppTimeoutArgs),
 }
 
 /// Lists all known applications, newest first
@@ -32,6 +33,9 @@ pub(crate) struct AppListArgs {
     /// Only those in one of these states (NEW, ACCEPTED, RUNNING, FINISHED, FAILED, KILLED, ...)
     #[arg(long, value_name = "STATES", value_delimiter = ',', value_parser = state)]
     pub(crate) state: Vec<String>,
+    /// Only those that ended so: SUCCEEDED, FAILED, KILLED; UNDEFINED has not ended
+    #[arg(long = "final", value_name = "STATUS", value_parser = final_status)]
+    pub(crate) final_status: Option<String>,
     #[command(flatten)]
     pub(crate) which: WhichArgs,
     /// At most so many
@@ -66,6 +70,11 @@ pub(crate) struct WhichArgs {
     pub(crate) name: Option<String>,
 }
 
+fn final_status(text: &str) -> Result<String, String> {
+    let status: bobbin_types::FinalStatus = text.to_ascii_uppercase().parse()?;
+    Ok(status.as_str().to_owned())
+}
+
 fn state(text: &str) -> Result<String, String> {
     let state: bobbin_types::YarnApplicationState = text.to_ascii_uppercase().parse()?;
     Ok(state.as_str().to_owned())
@@ -89,12 +98,13 @@ pub(crate) struct AppStatusArgs {
 #[derive(Debug, Args)]
 #[command(
     about = "Lists an application's attempts: each start of its driver",
-    after_help = "Example:\n  bobbin app attempts @last"
+    after_help = "Of several, JSON and YAML are a list with each one's id.\n\n\
+        Example:\n  bobbin app attempts @last"
 )]
-pub(crate) struct AppIdArgs {
-    /// The application
-    #[arg(value_name = "ID", value_parser = parse::id)]
-    pub(crate) id: String,
+pub(crate) struct AppIdsArgs {
+    /// The applications
+    #[arg(value_name = "ID", required = true, value_parser = parse::id)]
+    pub(crate) ids: Vec<String>,
     #[command(flatten)]
     pub(crate) format: FormatArgs,
 }
@@ -103,12 +113,16 @@ pub(crate) struct AppIdArgs {
 #[derive(Debug, Args)]
 #[command(
     about = "Lists an application's containers, ended ones included",
-    after_help = "Example:\n  bobbin app containers 0007"
+    after_help = "Of several, JSON and YAML are a list with each one's id.\n\n\
+        Example:\n  bobbin app containers 0007 --usage"
 )]
 pub(crate) struct AppContainersArgs {
-    /// The application
-    #[arg(value_name = "ID", value_parser = parse::id)]
-    pub(crate) id: String,
+    /// The applications
+    #[arg(value_name = "ID", required = true, value_parser = parse::id)]
+    pub(crate) ids: Vec<String>,
+    /// Ask the nodes what running ones use: memory, processor, processes
+    #[arg(long)]
+    pub(crate) usage: bool,
     #[command(flatten)]
     pub(crate) format: FormatArgs,
 }
@@ -152,17 +166,18 @@ pub(crate) struct AppKillArgs {
     about = "Prints what an application wrote: the same bytes while it runs and after it ended",
     long_about = "Prints what an application wrote: the same bytes while it runs and after it ended.\n\n\
         Without --file the driver's stdout comes first and then its stderr; with -f both as they are \
-        written. Of a relaunched driver it is the newest attempt, unless --attempt says another.",
+        written. Of a relaunched driver it is the newest attempt, unless --attempt says another. Of several \
+        applications one comes after the other, each named on stderr.",
     after_help = "Examples:\n  \
         bobbin app logs @last\n  \
         bobbin app logs 0007 -f --driver --file stderr\n  \
         bobbin app logs 0007 --container container_e01_1700000000000_0007_01_000002 --tail 20"
 )]
 pub(crate) struct AppLogsArgs {
-    /// The application
-    #[arg(value_name = "ID", value_parser = parse::id)]
-    pub(crate) id: String,
-    /// Go on printing until it has ended; Ctrl+C ends the following only
+    /// The applications
+    #[arg(value_name = "ID", required = true, value_parser = parse::id)]
+    pub(crate) ids: Vec<String>,
+    /// Go on printing until it has ended; Ctrl+C ends the following only. Of one application
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// The driver's log (the default)
@@ -201,34 +216,64 @@ pub(crate) struct AppWaitArgs {
     pub(crate) timeout: Option<Duration>,
 }
 
-/// Moves an application to another queue
+/// Moves applications to another queue
 #[derive(Debug, Args)]
 #[command(
-    about = "Moves an application to another queue",
-    after_help = "What it has it keeps.\n\nExample:\n  bobbin app move 0007 night"
+    about = "Moves applications to another queue",
+    after_help = "What they have they keep.\n\nExample:\n  bobbin app move 0007 0008 night"
 )]
 pub(crate) struct AppMoveArgs {
-    /// The application
-    #[arg(value_name = "ID", value_parser = parse::id)]
-    pub(crate) id: String,
+    /// The applications
+    #[arg(value_name = "ID", required = true, value_parser = parse::id)]
+    pub(crate) ids: Vec<String>,
     /// The queue
     #[arg(value_name = "QUEUE")]
     pub(crate) queue: String,
 }
 
-/// Sets how urgent an application is
+/// Sets how urgent applications are
 #[derive(Debug, Args)]
 #[command(
-    about = "Sets how urgent an application is: a higher number is served first",
-    after_help = "Example:\n  bobbin app priority 0007 10"
+    about = "Sets how urgent applications are: a higher number is served first",
+    after_help = "Example:\n  bobbin app priority 0007 0008 10"
 )]
 pub(crate) struct AppPriorityArgs {
-    /// The application
-    #[arg(value_name = "ID", value_parser = parse::id)]
-    pub(crate) id: String,
+    /// The applications
+    #[arg(value_name = "ID", required = true, value_parser = parse::id)]
+    pub(crate) ids: Vec<String>,
     /// The priority; 0 unless it was submitted with another
     #[arg(value_name = "N", allow_negative_numbers = true)]
     pub(crate) priority: i32,
+}
+
+/// Sets when applications are ended if they still run
+#[derive(Debug, Args)]
+#[command(
+    about = "Sets when applications are ended if they still run",
+    after_help = "Counted from now, whatever was said before.\n\nExamples:\n  \
+        bobbin app timeout 0007 0008 2h\n  \
+        bobbin app timeout @last never"
+)]
+pub(crate) struct AppTimeoutArgs {
+    /// The applications
+    #[arg(value_name = "ID", required = true, value_parser = parse::id)]
+    pub(crate) ids: Vec<String>,
+    /// From now: 90s, 10m, 2h; or never
+    #[arg(value_name = "DURATION", value_parser = after)]
+    pub(crate) after: After,
+}
+
+/// A span of time from now, or never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct After(pub(crate) Option<Duration>);
+
+fn after(text: &str) -> Result<After, String> {
+    if text == "never" {
+        return Ok(After(None));
+    }
+    parse::duration(text)
+        .map(|span| After(Some(span)))
+        .map_err(|problem| format!("{problem}, or never"))
 }
 
 #[derive(Debug, Subcommand)]

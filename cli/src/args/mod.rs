@@ -6,9 +6,9 @@ mod submit;
 mod top;
 
 pub(crate) use application::{
-    AppCommand, AppContainersArgs, AppIdArgs, AppKillArgs, AppListArgs, AppLogsArgs, AppMoveArgs,
-    AppPriorityArgs, AppStatusArgs, AppWaitArgs, NodeCommand, NodeListArgs, NodeStatusArgs,
-    WhichArgs,
+    AppCommand, AppContainersArgs, AppIdsArgs, AppKillArgs, AppListArgs, AppLogsArgs, AppMoveArgs,
+    AppPriorityArgs, AppStatusArgs, AppTimeoutArgs, AppWaitArgs, NodeCommand, NodeListArgs,
+    NodeStatusArgs, WhichArgs,
 };
 pub(crate) use host::{
     ClientConfigArgs, CompletionsArgs, DoctorArgs, DownArgs, Role, TokenCommand, TokenCreateArgs,

@@ -15,11 +15,34 @@ use crate::exit_codes::DONE;
 use crate::failure::{Failure, Kind, Outcome};
 use crate::{output, parse};
 
-pub(crate) async fn run(args: &AppLogsArgs, rm: Option<&str>) -> Outcome {
+pub(crate) async fn run(args: &AppLogsArgs, rm: Option<&str>, quiet: bool) -> Outcome {
+    let several = args.ids.len() > 1;
+    if several && (args.follow || args.container.is_some()) {
+        return Err(Failure::usage(
+            "with -f or --container the log of one application is printed, not of several",
+        )
+        .try_this("one `bobbin app logs ID -f` for each"));
+    }
     let cluster = Cluster::connect(rm).await?;
+    let mut first = None;
+    // One after the other: their bytes have no other border.
+    for id in &args.ids {
+        if several && !quiet {
+            output::note(&format!("the log of {id}:"));
+        }
+        match print(&cluster, args, id).await {
+            Err(failure) if first.is_none() => first = Some(failure),
+            Err(failure) => output::error(&failure),
+            Ok(()) => {}
+        }
+    }
+    first.map_or(Ok(DONE), Err)
+}
+
+async fn print(cluster: &Cluster, args: &AppLogsArgs, id: &str) -> Result<(), Failure> {
     // Asked for even when the id is whole: the newest attempt must be known, and that it exists.
-    let report = cluster.application(&args.id).await?;
-    let source = source(&cluster, args, &report).await?;
+    let report = cluster.application(id).await?;
+    let source = source(cluster, args, &report).await?;
     let log = LogFile {
         application_id: report.id.clone(),
         source,
@@ -32,12 +55,11 @@ pub(crate) async fn run(args: &AppLogsArgs, rm: Option<&str>) -> Outcome {
         }),
     };
     let result = match (&args.file, args.follow) {
-        (Some(file), false) => one(&cluster, &log, file).await,
-        (None, false) => both(&cluster, &log).await,
-        (file, true) => live(&cluster, &log, file.as_deref(), args.attempt.is_none()).await,
+        (Some(file), false) => one(cluster, &log, file).await,
+        (None, false) => both(cluster, &log).await,
+        (file, true) => live(cluster, &log, file.as_deref(), args.attempt.is_none()).await,
     };
-    result.map_err(|failure| about(failure, &report.id))?;
-    Ok(DONE)
+    result.map_err(|failure| about(failure, &report.id))
 }
 
 /// Whose log: the driver's newest attempt unless something else is said.

@@ -10,6 +10,7 @@ pub(crate) mod kill;
 pub(crate) mod logs;
 pub(crate) mod map;
 pub(crate) mod node;
+mod several;
 pub(crate) mod submit;
 pub(crate) mod token;
 pub(crate) mod top;

@@ -117,8 +117,73 @@ pub(crate) fn whole_applications(list: &[Application], format: Format) -> Result
     })
 }
 
-pub(crate) fn attempts(list: &[Attempt], format: Format) -> Result<(), Failure> {
-    print(&list, format, |color| table::attempts(list, color))
+/// What belongs to one of several applications.
+#[derive(Debug, Serialize)]
+struct AttemptsOf<'a> {
+    application: &'a str,
+    attempts: &'a [Attempt],
+}
+
+#[derive(Debug, Serialize)]
+struct ContainersOf<'a> {
+    application: &'a str,
+    containers: &'a [Container],
+}
+
+/// Attempts of applications; of a single one, the list alone.
+pub(crate) fn attempts(
+    found: &[(String, Vec<Attempt>)],
+    single: bool,
+    format: Format,
+) -> Result<(), Failure> {
+    match found {
+        [(_, list)] if single => print(&list, format, |color| table::attempts(list, color)),
+        _ if single => Ok(()),
+        several => {
+            let list: Vec<_> = several
+                .iter()
+                .map(|(application, attempts)| AttemptsOf {
+                    application,
+                    attempts,
+                })
+                .collect();
+            print(&list, format, |color| {
+                headed(several, |list| table::attempts(list, color))
+            })
+        }
+    }
+}
+
+/// Containers of applications; of a single one, the list alone.
+pub(crate) fn containers_of(
+    found: &[(String, Vec<Container>)],
+    single: bool,
+    format: Format,
+) -> Result<(), Failure> {
+    match found {
+        [(_, list)] if single => containers(list, format),
+        _ if single => Ok(()),
+        several => {
+            let list: Vec<_> = several
+                .iter()
+                .map(|(application, containers)| ContainersOf {
+                    application,
+                    containers,
+                })
+                .collect();
+            print(&list, format, |color| {
+                headed(several, |list| table::containers(list, color))
+            })
+        }
+    }
+}
+
+/// Each one's table below its id.
+fn headed<T>(several: &[(String, Vec<T>)], table: impl Fn(&[T]) -> String) -> String {
+    let each = several
+        .iter()
+        .map(|(id, list)| format!("{}\n{}", printable(id), table(list)));
+    each.collect::<Vec<_>>().join("\n")
 }
 
 pub(crate) fn containers(list: &[Container], format: Format) -> Result<(), Failure> {

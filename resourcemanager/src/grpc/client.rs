@@ -235,6 +235,7 @@ impl Client for ClientService {
             types: wanted.application_types.into_iter().collect(),
             tags: wanted.tags.into_iter().collect(),
             name: Some(wanted.name).filter(|name| !name.is_empty()),
+            final_status: optional("final_status", &wanted.final_status)?,
             ..ApplicationFilter::default()
         };
         let after = optional("page_token", &wanted.page_token)?;

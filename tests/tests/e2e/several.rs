@@ -124,3 +124,139 @@ fn words_of_a_submission_come_from_files() {
     assert!(run.stderr.contains("wrong, line 2"), "{run:?}");
     cluster.down();
 }
+
+#[test]
+fn several_ids_at_once() {
+    if skip_without_root("several_ids_at_once") {
+        return;
+    }
+    let cluster = Cluster::up(1);
+    let small = ["--driver-memory", "32m", "--tags", "pair"];
+    let one = cluster.submit_detached(&small, "echo of one; sleep 1000");
+    let two = cluster.submit_detached(&small, "echo of two; sleep 1000");
+    for (id, text) in [(&one, "of one"), (&two, "of two")] {
+        cluster.wait_log(id, text);
+    }
+    let both = |command: &str, more: &[&str]| {
+        cluster.run(&[&["app", command, &one, &two][..], more].concat())
+    };
+    // What is wrong of one does not keep the others from it.
+    let mixed = cluster.run(&["app", "priority", &one, "99999999", &two, "7"]);
+    let mixed = mixed.expect_code(3);
+    assert!(
+        mixed.stderr.contains("99999999") && mixed.stderr.contains("app list"),
+        "{mixed:?}"
+    );
+    for id in [&one, &two] {
+        assert!(
+            mixed.stderr.contains(&format!("{id} has priority 7")),
+            "{mixed:?}"
+        );
+    }
+    let status = both("status", &["-o", "json"]).expect_code(0).json();
+    assert_eq!(
+        (&status[0]["priority"], &status[1]["priority"]),
+        (&7.into(), &7.into())
+    );
+
+    let moved = both("move", &["default"]).expect_code(0);
+    assert_eq!(
+        moved.stderr.matches("is in queue default").count(),
+        2,
+        "{moved:?}"
+    );
+    let refused = both("move", &["no such queue \u{1b}[2J"]);
+    assert!(
+        refused.code != 0 && !refused.stderr.contains('\u{1b}'),
+        "{refused:?}"
+    );
+
+    let attempts = both("attempts", &["-o", "json"]).expect_code(0).json();
+    assert_eq!(attempts[1]["application"], two.as_str(), "{attempts}");
+    assert_eq!(attempts[1]["attempts"][0]["attempt"], 1, "{attempts}");
+    let containers = both("containers", &["--usage", "-o", "json"])
+        .expect_code(0)
+        .json();
+    let usage = &containers[0]["containers"][0]["usage"];
+    assert!(usage["memory_bytes"].as_u64().unwrap() > 0, "{containers}");
+    let table = both("containers", &[]).expect_code(0);
+    assert!(table.stdout.contains(&format!("{one}\nID ")), "{table:?}");
+
+    let logs = both("logs", &["--file", "stdout"]).expect_code(0);
+    assert_eq!(logs.stdout, "of one\nof two\n");
+    assert!(
+        logs.stderr.contains(&format!("the log of {two}:")),
+        "{logs:?}"
+    );
+    let _ = both("logs", &["-f"]).expect_code(2);
+    let _ = both("logs", &["--container", "x"]).expect_code(2);
+
+    // A timeout that was not there, taken back, and one that comes.
+    let _ = both("timeout", &["1h"]).expect_code(0);
+    assert!(cluster.status(&one)["expires_ms"].as_u64().unwrap() > 0);
+    let _ = both("timeout", &["never"]).expect_code(0);
+    assert_eq!(cluster.status(&one)["expires_ms"], 0);
+    for wrong in ["0s", "-1s", "soon", "", "99999999999999999999d"] {
+        let _ = both("timeout", &["--", wrong]).expect_code(2);
+    }
+    let _ = cluster.run(&["app", "timeout", &one]).expect_code(2);
+    let _ = cluster
+        .run(&["app", "timeout", &one, "100ms"])
+        .expect_code(0);
+    let ended = cluster.wait_state(&one, "KILLED");
+    assert!(
+        ended["diagnostics"].as_str().unwrap().contains("lifetime")
+            || ended["diagnostics"].as_str().unwrap().contains("timeout"),
+        "{ended}"
+    );
+    let over = cluster.run(&["app", "timeout", &one, "1h"]);
+    assert_eq!(over.code, 5, "{over:?}");
+
+    assert_eq!(listed(&cluster, &["--final", "killed"]), [one.as_str()]);
+    assert_eq!(
+        listed(&cluster, &["--final", "UNDEFINED", "--tag", "pair"]),
+        [two.as_str()]
+    );
+    let _ = cluster
+        .run(&["app", "list", "--final", "WELL"])
+        .expect_code(2);
+    let _ = cluster
+        .run(&["app", "kill", "--tag", "pair"])
+        .expect_code(0);
+    cluster.down();
+}
+
+#[test]
+fn bad_tags_and_conditions() {
+    if skip_without_root("bad_tags_and_conditions") {
+        return;
+    }
+    let cluster = Cluster::up(1);
+    let eleven = (0..11).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+    let long = "x".repeat(101);
+    for tags in [eleven.as_str(), &long, "a\u{1b}[2Jb", "a\nb"] {
+        let refused = cluster.submit(&["--tags", tags, "--detach"], "true");
+        assert!(refused.code != 0, "{tags:?}: {refused:?}");
+        assert!(refused.stderr.contains("tag"), "{tags:?}: {refused:?}");
+        assert!(!refused.stderr.contains('\u{1b}'), "{refused:?}");
+    }
+    assert_eq!(listed(&cluster, &[]), [""; 0]);
+    for wrong in [
+        &["app", "list", "--state", "WALKING"][..],
+        &["app", "list", "--tag", "a\u{7}"],
+        &["app", "list", "--limit", "-1"],
+        &["app", "kill", "--tag", ""],
+        &["app", "kill", "--queue", "night\u{1b}"],
+        &["app", "status"],
+        &["app", "status", "../x"],
+        &["app", "wait", "@first"],
+        &["submit", "--timeout", "0", "--", "true"],
+    ] {
+        let refused = cluster.run(wrong).expect_code(2);
+        assert!(
+            !refused.stderr.contains(['\u{1b}', '\u{7}']),
+            "{wrong:?}: {refused:?}"
+        );
+    }
+    cluster.down();
+}
