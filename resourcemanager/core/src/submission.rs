@@ -514,19 +514,30 @@ fn check_launch(launch: &LaunchContext) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// What sources start with; the agents judge the rest.
+const SOURCES: [&str; 9] = [
+    "bobbin:/", "file:/", "http://", "https://", "s3://", "s3a://", "gs://", "abfs://", "abfss://",
+];
+
 fn check_resource(contract: LaunchContract, resource: &LocalResource) -> Result<(), Refusal> {
     check_component("name of a file", &resource.name)?;
     check_text("source of a file", &resource.source, TEXT_BYTES_MAX)?;
-    let (known, none): (&[&str], _) = match contract {
-        LaunchContract::Bobbin => (&["bobbin:/", "file:/"], "neither bobbin:/ nor file:/"),
-        LaunchContract::Yarn => (
-            &["bobbin:/", "file:/", "webhdfs://"],
-            "none of bobbin:/, file:/ and webhdfs://",
-        ),
+    // WebHDFS has its proof among YARN's credentials.
+    let webhdfs = match contract {
+        LaunchContract::Bobbin => None,
+        LaunchContract::Yarn => Some("webhdfs://"),
     };
-    let starts = |scheme: &&str| resource.source.starts_with(scheme);
-    if !known.iter().any(starts) {
-        let words = format!("'{}' starts with {none}", resource.source);
+    let start: String = (resource.source.chars().take(10))
+        .map(|c| c.to_ascii_lowercase())
+        .collect();
+    let mut known = SOURCES.into_iter().chain(webhdfs);
+    if !known.any(|scheme| start.starts_with(scheme)) {
+        let known: Vec<_> = SOURCES.into_iter().chain(webhdfs).collect();
+        let words = format!(
+            "'{}' starts with none of {}",
+            resource.source,
+            known.join(" ")
+        );
         return Err(problem("source of a file", words));
     }
     Ok(())

@@ -62,7 +62,7 @@ fn bad_submissions() -> Vec<fn(&mut Submission)> {
         |s| s.launch.environment = BTreeMap::from([("A".to_owned(), "x".repeat(600_000))]),
         |s| s.launch.local_resources = vec![file("../x", "file:/x")],
         |s| s.launch.local_resources = vec![file("..", "file:/x")],
-        |s| s.launch.local_resources = vec![file("x", "http://x")],
+        |s| s.launch.local_resources = vec![file("x", "ftp://x")],
         |s| s.launch.local_resources = vec![file("x", "file:/x"), file("x", "file:/y")],
         |s| s.launch.secrets = BTreeMap::from([("a/b".to_owned(), Secret(vec![1]))]),
         |s| s.launch.secrets = BTreeMap::from([("a".to_owned(), Secret(vec![1; 300_000]))]),
@@ -109,7 +109,7 @@ fn refused_submissions_name_the_limit() {
         Invalid: bytes of the environment: 600001 given, at most 524288 are allowed
         Invalid: name of a file '../x' is not one component of a path
         Invalid: name of a file '..' is not one component of a path
-        Invalid: source of a file 'http://x' starts with neither bobbin:/ nor file:/
+        Invalid: source of a file 'ftp://x' starts with none of bobbin:/ file:/ http:// https:// s3:// s3a:// gs:// abfs:// abfss://
         Invalid: name of a file 'x' is given twice
         Invalid: name of a secret 'a/b' is not one component of a path
         Invalid: bytes of all secrets: 300000 given, at most 262144 are allowed
