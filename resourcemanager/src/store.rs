@@ -9,6 +9,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use bobbin_rm_core::Record;
 use bobbin_types::{ApplicationId, UserName};
@@ -18,6 +19,10 @@ use tokio::sync::oneshot;
 const FORMAT: u64 = 1;
 const KEY_FORMAT: &[u8] = b"m/format";
 const KEY_APPLIED: &[u8] = b"m/applied";
+
+/// Changes of the index are gathered for so long, and so many of them.
+const GATHER_TIME: Duration = Duration::from_millis(50);
+const GATHER_MAX: usize = 4_096;
 
 /// The index cannot be asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -241,8 +246,52 @@ fn rebuild_mark(path: &Path) -> PathBuf {
     path.with_extension("rebuild")
 }
 
+/// Messages in their order, with changes gathered: sled's threads would otherwise be woken between a
+/// submission and the start of its master, which is when nobody has time for them. A question, an
+/// orderly stop, time or number ends the gathering. What a crash takes away is replayed at the next
+/// start.
+struct Gathered<'a> {
+    messages: &'a mpsc::Receiver<Message>,
+    next: Option<Message>,
+}
+
+impl Iterator for Gathered<'_> {
+    type Item = Message;
+
+    fn next(&mut self) -> Option<Message> {
+        let first = match self.next.take() {
+            Some(message) => message,
+            None => self.messages.recv().ok()?,
+        };
+        let Message::Apply(mut sequence, mut changes) = first else {
+            return Some(first);
+        };
+        let end = Instant::now() + GATHER_TIME;
+        while changes.len() < GATHER_MAX {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.messages.recv_timeout(left) {
+                Ok(Message::Apply(newer, more)) => {
+                    sequence = newer;
+                    changes.extend(more);
+                }
+                Ok(other) => {
+                    self.next = Some(other);
+                    break;
+                }
+                // Without a sender the next call says so.
+                Err(_) => break,
+            }
+        }
+        Some(Message::Apply(sequence, changes))
+    }
+}
+
 fn serve(path: &Path, db: &sled::Db, messages: &mpsc::Receiver<Message>) {
-    for message in messages {
+    let gathered = Gathered {
+        messages,
+        next: None,
+    };
+    for message in gathered {
         let step = AssertUnwindSafe(|| match message {
             Message::Apply(sequence, changes) => apply(db, sequence, &changes),
             Message::Resolve(query, sender) => {
@@ -390,6 +439,33 @@ mod tests {
     use bobbin_types::{Resource, WallMillis};
 
     use super::*;
+
+    #[test]
+    fn changes_are_gathered_up_to_the_next_question() {
+        let (sender, messages) = mpsc::channel();
+        let add = |sequence: u32| {
+            let user = "alice".parse().unwrap();
+            Message::Apply(sequence.into(), vec![IndexChange::Add(id(sequence), user)])
+        };
+        let (answer, _question) = oneshot::channel();
+        let resolve = Message::Resolve(Query::Suffix("1".to_owned()), answer);
+        for message in [add(1), add(2), resolve, add(3)] {
+            sender.send(message).unwrap();
+        }
+        drop(sender);
+        let gathered = Gathered {
+            messages: &messages,
+            next: None,
+        };
+        let seen: Vec<String> = gathered
+            .map(|message| match message {
+                Message::Apply(sequence, changes) => format!("{sequence}: {}", changes.len()),
+                Message::Resolve(..) => "question".to_owned(),
+                Message::Flush(_) => "flush".to_owned(),
+            })
+            .collect();
+        assert_eq!(seen, ["2: 2", "question", "3: 1"]);
+    }
 
     fn id(sequence: u32) -> ApplicationId {
         ApplicationId {
