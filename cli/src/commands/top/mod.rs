@@ -14,8 +14,6 @@ mod source;
 mod state;
 mod table;
 mod terminal;
-#[cfg(test)]
-mod tests;
 
 use std::time::Duration;
 
@@ -332,3 +330,6 @@ async fn read_log(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
