@@ -195,6 +195,28 @@ async fn the_life_of_a_master() {
         "org.apache.hadoop.security.token.SecretManager$InvalidToken"
     );
     assert!(over.message.contains("is over"), "{over:?}");
+    // Its pages are gone; its history is where it said.
+    for (asked, leads_to) in [
+        ("/", "http://history/1"),
+        ("/jobs/?id=3", "http://history/1/jobs/?id=3"),
+    ] {
+        let path = format!("/proxy/{}{asked}", stage.application);
+        let head = head_of(&stage.daemon, &path).await;
+        assert!(head.starts_with("HTTP/1.1 302"), "{head}");
+        let location = format!("location: {leads_to}\r\n");
+        assert!(head.to_ascii_lowercase().contains(&location), "{head}");
+    }
+}
+
+/// What the resource manager's HTTP door answers to a GET.
+async fn head_of(daemon: &support::Daemon, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(daemon.http()).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 #[tokio::test(flavor = "multi_thread")]
