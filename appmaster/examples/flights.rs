@@ -1,5 +1,5 @@
 //! The mean arrival delay of every carrier, from a file of flights with a header line: the driver cuts
-//! the file into parts and sends them to its tasks, which send sums back.
+//! the file into parts and sends them to its tasks, which send sums back as Arrow record batches.
 //!
 //! ```text
 //! cargo build --release -p bobbin-appmaster --example flights
@@ -16,9 +16,14 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use bobbin_appmaster::sdk::{Driver, Task};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int64Type, UInt64Type};
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt64Array};
+use arrow_ipc::writer::StreamWriter;
+use bobbin_appmaster::sdk::{Driver, Task, concat_results};
 
 /// Of a part, bytes; parts end at a line's end.
 const PART_BYTES: usize = 1 << 20;
@@ -46,36 +51,17 @@ async fn drive(file: &str) -> anyhow::Result<ExitCode> {
     };
     let (carrier, delay) = (column("carrier")?, column("arr_delay")?);
     let driver = Driver::connect().await?;
-    let (mut submitter, mut results) = driver.open_stage().await?;
-    let submitting = async {
-        for part in parts(body) {
-            let task = Task::new(["./flights", "--task", &carrier, &delay]).with_stdin(part);
-            if submitter.submit(task).await.is_none() {
-                break;
-            }
-        }
-        drop(submitter);
-    };
-    let collecting = async {
-        let mut all = Sums::new();
-        while let Some(result) = results.next_result().await {
-            let result = result?;
-            if !result.is_success() {
-                bail!(
-                    "task {} failed with {}: {}{}",
-                    result.id,
-                    result.exit_status,
-                    result.problem,
-                    String::from_utf8_lossy(&result.stderr)
-                );
-            }
-            add(&mut all, &String::from_utf8(result.stdout)?)?;
-        }
-        Ok(all)
-    };
-    let ((), all) = tokio::join!(submitting, collecting);
+    let tasks = parts(body).map(|part| {
+        Task::new(["./flights", "--task", &carrier, &delay])
+            .with_stdin(part)
+            .with_arrow_result()
+    });
+    let results = driver.run(tasks).await?;
+    for result in results.iter().filter(|r| !r.is_success()) {
+        eprint!("{}", String::from_utf8_lossy(&result.stderr));
+    }
     println!("carrier flights mean-delay");
-    for (carrier, (flights, minutes)) in all? {
+    for (carrier, (flights, minutes)) in sum_up(&concat_results(&results)?) {
         #[expect(clippy::cast_precision_loss, reason = "a mean for people")]
         let mean = minutes as f64 / flights as f64;
         println!("{carrier:7} {flights:7} {mean:10.2}");
@@ -117,20 +103,37 @@ fn task(carrier: usize, delay: usize) -> anyhow::Result<ExitCode> {
             sum.1 += minutes;
         }
     }
-    for (carrier, (flights, minutes)) in sums {
-        println!("{carrier} {flights} {minutes}");
-    }
+    // The record batch goes to stdout; words would go to stderr.
+    let batch = RecordBatch::try_from_iter([
+        (
+            "carrier",
+            Arc::new(StringArray::from_iter_values(sums.keys())) as ArrayRef,
+        ),
+        (
+            "flights",
+            Arc::new(UInt64Array::from_iter_values(sums.values().map(|s| s.0))),
+        ),
+        (
+            "minutes",
+            Arc::new(Int64Array::from_iter_values(sums.values().map(|s| s.1))),
+        ),
+    ])?;
+    let mut writer = StreamWriter::try_new(std::io::stdout().lock(), &batch.schema())?;
+    writer.write(&batch)?;
+    writer.finish()?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn add(all: &mut Sums, text: &str) -> anyhow::Result<()> {
-    for line in text.lines() {
-        let [carrier, flights, minutes] = line.split(' ').collect::<Vec<_>>()[..] else {
-            bail!("a task said: {line}");
-        };
-        let sum = all.entry(carrier.to_owned()).or_default();
-        sum.0 += flights.parse::<u64>()?;
-        sum.1 += minutes.parse::<i64>()?;
+/// The sums of all parts together, from the rows of all tasks.
+fn sum_up(rows: &RecordBatch) -> Sums {
+    let carriers = rows.column(0).as_string::<i32>();
+    let flights = rows.column(1).as_primitive::<UInt64Type>();
+    let minutes = rows.column(2).as_primitive::<Int64Type>();
+    let mut all = Sums::new();
+    for row in 0..rows.num_rows() {
+        let sum = all.entry(carriers.value(row).to_owned()).or_default();
+        sum.0 += flights.value(row);
+        sum.1 += minutes.value(row);
     }
-    Ok(())
+    all
 }

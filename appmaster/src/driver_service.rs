@@ -151,6 +151,9 @@ async fn intake(
                 stage,
                 task_id: cancel.task_id,
             },
+            Some(v1::task_request::Request::CancelStage(v1::CancelStage {})) => {
+                Input::Event(Event::StageCancelled { stage })
+            }
             None => continue,
         };
         if inbox.send(input).await.is_err() {
@@ -169,6 +172,12 @@ fn check_task(task: &v1::NewTask) -> Result<(), Status> {
             task.task_id
         )))
     };
+    if v1::ResultFormat::try_from(task.result_format).is_err() {
+        return refuse(format!(
+            "{} is no result format that this application master knows",
+            task.result_format
+        ));
+    }
     if task.argv.first().is_none_or(String::is_empty) {
         return refuse("the program's name is empty".to_owned());
     }

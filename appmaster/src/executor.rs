@@ -4,6 +4,7 @@
 //! output. When the stream breaks it ends its tasks (the master counts them as lost) and dials
 //! again; when the master stays away it goes. Nothing of a task outlives it.
 
+mod result;
 mod task;
 
 use std::collections::HashMap;

@@ -164,6 +164,7 @@ fn on_message(
             let task = task_ref(ended.task?);
             let mut output = held.remove(&task).unwrap_or_default();
             output.settle(&shared.spool);
+            output.set_arrow(ended.arrow);
             let problem = match output.problem() {
                 Some(words) if ended.problem.is_empty() => words.to_owned(),
                 Some(_) | None => ended.problem,

@@ -1,5 +1,6 @@
 //! Output of one attempt, held back until the attempt is known to count.
 
+use bobbin_proto::v1;
 use bytes::{Bytes, BytesMut};
 
 use crate::spool::{Piece, Spool};
@@ -21,6 +22,8 @@ pub(crate) struct Held {
     bytes: u64,
     /// Why something is missing.
     problem: Option<String>,
+    /// What the executor read of it, when it was to be an Arrow IPC stream.
+    arrow: Option<v1::ArrowResult>,
 }
 
 impl Held {
@@ -50,6 +53,14 @@ impl Held {
                 Err(e) => self.problem = Some(format!("its output cannot be kept: {e}")),
             }
         }
+    }
+
+    pub(crate) fn arrow(&self) -> Option<&v1::ArrowResult> {
+        self.arrow.as_ref()
+    }
+
+    pub(crate) fn set_arrow(&mut self, arrow: Option<v1::ArrowResult>) {
+        self.arrow = arrow;
     }
 
     pub(crate) fn bytes(&self) -> u64 {

@@ -9,6 +9,7 @@
 //! Deliberately absent: decisions (they are the core's) and anything of a container's inside.
 
 mod api;
+pub mod arrow;
 mod backend;
 mod client;
 mod client_mode;

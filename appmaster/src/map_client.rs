@@ -305,6 +305,7 @@ impl<S: MapSink> Map<'_, S> {
             environment,
             stdin: Vec::new(),
             slots: 1,
+            result_format: v1::ResultFormat::Bytes.into(),
         };
         Ok(v1::TaskRequest {
             request: Some(v1::task_request::Request::Task(task)),

@@ -22,6 +22,9 @@ use crate::input::{
 /// Words of life to the resource manager, until it says its own interval.
 const RM_HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// Tells a task that its stdout must be an Arrow IPC stream.
+const ARROW_VARIABLE: (&str, &str) = ("BOBBIN_TASK_RESULT_FORMAT", "arrow-ipc-stream");
+
 /// What ends an application from outside its driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -264,6 +267,7 @@ impl Master {
                     exit_status: exit_status.0,
                     attempts,
                     problem,
+                    arrow: None,
                 };
                 return self.finish_task(stage, task, output_of, ended);
             }
@@ -498,11 +502,17 @@ impl Master {
         let mut environment = state.task.environment.clone();
         environment.insert("BOBBIN_TASK_ID".to_owned(), state.task.task_id.to_string());
         environment.insert("BOBBIN_TASK_ATTEMPT".to_owned(), task.attempt.to_string());
+        let result_format = state.task.result_format();
+        if result_format == v1::ResultFormat::ArrowIpcStream {
+            let (name, value) = ARROW_VARIABLE;
+            environment.insert(name.to_owned(), value.to_owned());
+        }
         let launch = v1::LaunchTask {
             task: Some(wire_ref(task)),
             argv: state.task.argv.clone(),
             environment,
             stdin: state.task.stdin.clone(),
+            result_format: result_format.into(),
         };
         self.command(container, v1::executor_command::Command::LaunchTask(launch));
     }
@@ -626,7 +636,7 @@ impl Master {
         stage: StageId,
         key: TaskKey,
         output_of: Option<TaskRef>,
-        ended: v1::TaskFinal,
+        mut ended: v1::TaskFinal,
     ) -> Vec<Event> {
         let Some(task) = self.tasks.remove(&key) else {
             return Vec::new();
@@ -639,6 +649,7 @@ impl Master {
             Some((of, held)) if Some(of) == output_of => held,
             Some(_) | None => Held::default(),
         };
+        ended.arrow = output.arrow().cloned();
         let shared = &state.out.shared;
         let waiting = output.bytes();
         let waiting = shared.undelivered.fetch_add(waiting, Ordering::Relaxed) + waiting;

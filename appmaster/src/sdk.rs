@@ -19,6 +19,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use arrow_array::RecordBatch;
 use bobbin_proto::v1;
 use bobbin_proto::v1::driver_client::DriverClient;
 use bobbin_service::{ConnectError, RpcChannel, Target, connect, status_words};
@@ -26,6 +27,9 @@ use bobbin_types::MESSAGE_BYTES_MAX;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
+
+use crate::arrow::{ArrowDefect, ArrowSummary, read_stream};
+pub use crate::arrow::{ConcatError, concat_results};
 
 /// Where every driver finds its socket's path.
 pub const SOCKET_VARIABLE: &str = "BOBBIN_DRIVER_SOCKET";
@@ -77,6 +81,26 @@ pub struct Task {
     pub stdin: Vec<u8>,
     /// Of one executor (`--executor-cores` is how many it has); 0 counts as 1.
     pub slots: u32,
+    pub result_format: ResultFormat,
+}
+
+/// What a task's stdout is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResultFormat {
+    /// Nobody looks at it.
+    #[default]
+    Bytes,
+    /// One Arrow IPC stream; a task that writes anything else has failed.
+    ArrowIpcStream,
+}
+
+impl ResultFormat {
+    fn wire(self) -> v1::ResultFormat {
+        match self {
+            ResultFormat::Bytes => v1::ResultFormat::Bytes,
+            ResultFormat::ArrowIpcStream => v1::ResultFormat::ArrowIpcStream,
+        }
+    }
 }
 
 impl Task {
@@ -97,6 +121,13 @@ impl Task {
     #[must_use]
     pub fn with_slots(mut self, slots: u32) -> Task {
         self.slots = slots;
+        self
+    }
+
+    /// Its stdout is an Arrow IPC stream: see [`TaskResult::record_batches`].
+    #[must_use]
+    pub fn with_arrow_result(mut self) -> Task {
+        self.result_format = ResultFormat::ArrowIpcStream;
         self
     }
 
@@ -125,12 +156,25 @@ pub struct TaskResult {
     /// Of the attempt that counts.
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
+    /// What its executor read, of a task that ended well and whose result is an Arrow IPC stream.
+    pub arrow: Option<ArrowSummary>,
+    /// What is wrong with such a result.
+    pub arrow_defect: Option<v1::ArrowDefect>,
 }
 
 impl TaskResult {
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.exit_status == 0 && self.problem.is_empty()
+    }
+
+    /// Its stdout as an Arrow IPC stream, checked as the executor checks it: whoever wrote it, it
+    /// is read within the limits of [`crate::arrow`]. Results of several tasks: [`concat_results`].
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn record_batches(&self) -> Result<Vec<RecordBatch>, ArrowDefect> {
+        read_stream(&self.stdout).map(|(_, batches, _)| batches)
     }
 }
 
@@ -310,6 +354,7 @@ impl Submitter {
             environment: task.environment.into_iter().collect(),
             stdin: task.stdin,
             slots: task.slots,
+            result_format: task.result_format.wire().into(),
         };
         let permit = self.requests.reserve().await.ok()?;
         permit.send(v1::TaskRequest {
@@ -326,6 +371,15 @@ impl Submitter {
             request: Some(v1::task_request::Request::Cancel(cancel)),
         };
         // A stage that has ended has nothing to cancel.
+        drop(self.requests.send(request).await);
+    }
+
+    /// Ends every task submitted so far that has not ended; each still has its result. More may be
+    /// submitted. Whoever wants no results drops the stage's [`Results`] instead.
+    pub async fn cancel_all(&self) {
+        let request = v1::TaskRequest {
+            request: Some(v1::task_request::Request::CancelStage(v1::CancelStage {})),
+        };
         drop(self.requests.send(request).await);
     }
 }
@@ -402,6 +456,7 @@ impl Results {
             }
             Event::Ended(ended) => {
                 let (stdout, stderr) = self.outputs.remove(&id.0).unwrap_or_default();
+                let (arrow, arrow_defect) = ended.arrow.map_or((None, None), of_arrow);
                 Some(TaskEvent::Ended(TaskResult {
                     id: id.0,
                     exit_status: ended.exit_status,
@@ -409,9 +464,26 @@ impl Results {
                     problem: ended.problem,
                     stdout,
                     stderr,
+                    arrow,
+                    arrow_defect,
                 }))
             }
         }
+    }
+}
+
+/// A result that was read, or what is wrong with it.
+fn of_arrow(wire: v1::ArrowResult) -> (Option<ArrowSummary>, Option<v1::ArrowDefect>) {
+    match wire.defect() {
+        v1::ArrowDefect::None => {
+            let summary = ArrowSummary {
+                rows: wire.rows,
+                batches: wire.batches,
+                schema_fingerprint: wire.schema_fingerprint,
+            };
+            (Some(summary), None)
+        }
+        defect => (None, Some(defect)),
     }
 }
 

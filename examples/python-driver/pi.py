@@ -5,7 +5,11 @@ Needs `pip install grpcio grpcio-tools`. The stubs are made from Bobbin's .proto
 a driver that is deployed would carry them along.
 
     bobbin submit --num-executors 2 -- ./pi.py 20 200000
+
+With --arrow, tasks hand out their result as an Arrow IPC stream, which Bobbin checks; driver and tasks then
+run in this Python and need `pip install pyarrow` too.
 """
+import io
 import os
 import pathlib
 import sys
@@ -25,6 +29,18 @@ n = int(sys.argv[2])
 print(sum(random.random() ** 2 + random.random() ** 2 <= 1 for _ in range(n)))
 """
 
+# The same as a table of one row; words would go to stderr.
+THROWS_ARROW = """
+import random, sys
+import pyarrow as pa
+random.seed(int(sys.argv[1]))
+n = int(sys.argv[2])
+hits = sum(random.random() ** 2 + random.random() ** 2 <= 1 for _ in range(n))
+table = pa.table({"hits": [hits], "throws": [n]})
+with pa.ipc.new_stream(sys.stdout.buffer, table.schema) as writer:
+    writer.write_table(table)
+"""
+
 
 def stubs():
     """Imports bobbin.v1.driver, generated into a folder that lives as long as this process."""
@@ -41,38 +57,60 @@ def stubs():
 
 
 def main():
-    tasks = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    throws = int(sys.argv[2]) if len(sys.argv) > 2 else 100_000
+    arguments = sys.argv[1:]
+    arrow = arguments[:1] == ["--arrow"]
+    if arrow:
+        arguments = arguments[1:]
+    tasks = int(arguments[0]) if arguments else 10
+    throws = int(arguments[1]) if len(arguments) > 1 else 100_000
     socket = os.environ.get("BOBBIN_DRIVER_SOCKET")
     if socket is None:
         sys.exit("BOBBIN_DRIVER_SOCKET is not set: start this with `bobbin submit`")
     _folder, pb, rpc = stubs()
+    python, script = (sys.executable, THROWS_ARROW) if arrow else ("python3", THROWS)
+    result_format = pb.RESULT_FORMAT_ARROW_IPC_STREAM if arrow else pb.RESULT_FORMAT_BYTES
+
+    def requests():
+        for seed in range(tasks):
+            argv = [python, "-c", script, str(seed), str(throws)]
+            yield pb.TaskRequest(task=pb.NewTask(task_id=seed, argv=argv, result_format=result_format))
+
     # grpcio would send the socket's path as the authority, which HTTP/2 does not allow.
     options = [("grpc.default_authority", "localhost")]
     with grpc.insecure_channel(f"unix:{socket}", options) as channel:
         driver = rpc.DriverStub(channel)
         info = driver.GetInfo(pb.GetInfoRequest())
         print(f"{info.application_id}, attempt {info.attempt}", file=sys.stderr)
-
-        def requests():
-            for seed in range(tasks):
-                argv = ["python3", "-c", THROWS, str(seed), str(throws)]
-                yield pb.TaskRequest(task=pb.NewTask(task_id=seed, argv=argv))
-
-        hits = 0
         # The stage ends when all requests were sent and every task has ended.
-        for event in driver.RunTasks(requests()):
-            kind = event.WhichOneof("event")
-            if kind == "running":
-                print(f"task {event.task_id} runs on {event.running.node_id}", file=sys.stderr)
-            elif kind == "output":
-                hits += int(event.output.stdout or b"0")
-                sys.stderr.write(event.output.stderr.decode(errors="replace"))
-            elif kind == "retry":
-                print(f"task {event.task_id} is tried again: {event.retry.problem}", file=sys.stderr)
-            elif kind == "ended" and (event.ended.exit_status != 0 or event.ended.problem):
-                sys.exit(f"task {event.task_id} failed with {event.ended.exit_status}: {event.ended.problem}")
+        outputs = collect(driver.RunTasks(requests()))
+    if arrow:
+        import pyarrow as pa
+
+        tables = [pa.ipc.open_stream(io.BytesIO(output)).read_all() for output in outputs]
+        table = pa.concat_tables(tables)
+        print(f"{table.num_rows} rows from {len(tables)} tasks", file=sys.stderr)
+        hits = sum(table["hits"].to_pylist())
+    else:
+        hits = sum(int(output) for output in outputs)
     print(f"Pi is roughly {4 * hits / (tasks * throws):.5f}")
+
+
+def collect(events):
+    """The stdout of each task, in whatever order they ended."""
+    outputs = {}
+    for event in events:
+        kind = event.WhichOneof("event")
+        if kind == "running":
+            print(f"task {event.task_id} runs on {event.running.node_id}", file=sys.stderr)
+        elif kind == "output":
+            # It may come in several pieces.
+            outputs[event.task_id] = outputs.get(event.task_id, b"") + event.output.stdout
+            sys.stderr.write(event.output.stderr.decode(errors="replace"))
+        elif kind == "retry":
+            print(f"task {event.task_id} is tried again: {event.retry.problem}", file=sys.stderr)
+        elif kind == "ended" and (event.ended.exit_status != 0 or event.ended.problem):
+            sys.exit(f"task {event.task_id} failed with {event.ended.exit_status}: {event.ended.problem}")
+    return outputs.values()
 
 
 if __name__ == "__main__":

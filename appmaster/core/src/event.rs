@@ -95,6 +95,10 @@ pub enum Event {
         stage: StageId,
         task: TaskKey,
     },
+    /// Every task submitted so far that is not final; more may come.
+    StageCancelled {
+        stage: StageId,
+    },
     /// No more tasks will come.
     StageClosed {
         stage: StageId,

@@ -196,6 +196,7 @@ impl ApplicationMaster {
                 self.on_task_submitted(now, stage, (task, slots.max(1)), effects);
             }
             Event::TaskCancelled { stage, task } => self.on_task_cancelled(stage, task, effects),
+            Event::StageCancelled { stage } => self.on_stage_cancelled(stage, effects),
             Event::StageClosed { stage } => self.on_stage_closed(stage, effects),
             Event::StageBroken { stage } => self.on_stage_broken(stage, effects),
             Event::StageThrottled { stage, throttled } => {

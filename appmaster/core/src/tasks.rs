@@ -148,6 +148,20 @@ impl ApplicationMaster {
         }
     }
 
+    /// Each of its tasks ends as a cancelled one does; the stage stays open until it is closed.
+    pub(crate) fn on_stage_cancelled(&mut self, stage: StageId, effects: &mut Vec<Effect>) {
+        for key in self.tasks_of(stage) {
+            self.on_task_cancelled(stage, key, effects);
+        }
+    }
+
+    fn tasks_of(&self, stage: StageId) -> Vec<TaskKey> {
+        let all = self.tasks.iter();
+        all.filter(|(_, t)| t.stage == stage)
+            .map(|(key, _)| *key)
+            .collect()
+    }
+
     pub(crate) fn on_stage_closed(&mut self, stage: StageId, effects: &mut Vec<Effect>) {
         if let Some(entry) = self.stages.get_mut(&stage) {
             entry.closed = true;
@@ -160,13 +174,7 @@ impl ApplicationMaster {
         if self.stages.remove(&stage).is_none() {
             return;
         }
-        let mine: Vec<_> = self
-            .tasks
-            .iter()
-            .filter(|(_, t)| t.stage == stage)
-            .map(|(key, _)| *key)
-            .collect();
-        for key in mine {
+        for key in self.tasks_of(stage) {
             self.kill_attempts(key, effects);
             self.remove_task(key);
         }

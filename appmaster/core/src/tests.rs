@@ -345,6 +345,29 @@ fn cancelled_tasks_keep_their_slot_until_they_have_ended() {
 }
 
 #[test]
+fn a_cancelled_stage_tells_of_each_task_once_and_takes_more() {
+    let mut s = Script::new(1);
+    s.up(2, 1, 1);
+    s.submit([0, 1, 2]);
+    let cancel = Event::StageCancelled { stage: STAGE };
+    let effects = s.on(cancel.clone());
+    assert_eq!(finals(&effects).len(), 3);
+    assert!(effects.contains(&Effect::KillTask {
+        container: container(2),
+        task: attempt(0, 1)
+    }));
+    assert!(!effects.contains(&Effect::StageEnded { stage: STAGE }));
+    assert!(s.on(cancel.clone()).is_empty(), "nothing is left to cancel");
+    s.submit([3]);
+    let effects = s.ended(2, attempt(0, 1), 143);
+    assert_eq!(launches(&effects), [(3, 1, 2)], "the slot is free again");
+    s.on(Event::StageClosed { stage: STAGE });
+    let effects = s.on(cancel);
+    assert_eq!(finals(&effects).len(), 1);
+    assert!(effects.contains(&Effect::StageEnded { stage: STAGE }));
+}
+
+#[test]
 fn a_node_that_fails_is_excluded_and_parked() {
     let mut s = Script::new(1);
     s.on(Event::MasterRegistered { nodes_running: 2 });

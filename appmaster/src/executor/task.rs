@@ -18,7 +18,7 @@ use tokio::process::Child;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{HIDDEN_VARIABLES, message};
+use super::{HIDDEN_VARIABLES, message, result};
 use crate::driver::{command, exit_status, start_failure};
 
 /// After a task's end, for pipes that a process outside its group still holds.
@@ -43,6 +43,7 @@ pub(super) struct RunningTask {
     stdin: Vec<u8>,
     output_bytes_max: u64,
     waited: Waited,
+    result_format: v1::ResultFormat,
 }
 
 /// Starts it now, so that the order of launches is the order of commands.
@@ -52,6 +53,7 @@ pub(super) fn start(
     output_bytes_max: u64,
     waited: &Waited,
 ) -> RunningTask {
+    let result_format = launch.result_format();
     let child = match launch.argv.first() {
         Some(program) => spawn(program, &launch).map_err(|e| start_failure(program, &e)),
         None => Err((ExitStatus(126), "the task has no program".to_owned())),
@@ -67,6 +69,7 @@ pub(super) fn start(
         stdin: launch.stdin,
         output_bytes_max,
         waited: Arc::clone(waited),
+        result_format,
     }
 }
 
@@ -102,13 +105,21 @@ impl RunningTask {
         kill: CancellationToken,
     ) {
         let task = self.task;
-        let (exit_status, problem) = match self.child {
-            Err((status, words)) => (status, words),
+        let (exit_status, problem, arrow) = match self.child {
+            Err((status, words)) => (status, words, None),
             Ok(child) => {
                 let started = v1::TaskStarted { task: Some(task) };
                 let started = v1::executor_message::Message::TaskStarted(started);
                 let _ = outward.send(message(started)).await;
+                let (checked, check) = match self.result_format {
+                    v1::ResultFormat::Bytes => (None, None),
+                    v1::ResultFormat::ArrowIpcStream => {
+                        let (checked, check) = result::start_check();
+                        (Some(checked), Some(check))
+                    }
+                };
                 let output = Output {
+                    checked,
                     task,
                     outward: &outward,
                     group: group_of(&child),
@@ -116,6 +127,8 @@ impl RunningTask {
                 };
                 let (status, problem) = attend(child, self.stdin, &output, &kill).await;
                 end_strays(&task, output.group, &self.waited);
+                // The check ends with what it is given.
+                drop(output);
                 let problem = problem.map(|p| match p {
                     Problem::Killed => "it was ended by the executor".to_owned(),
                     Problem::TooLong => format!(
@@ -123,13 +136,22 @@ impl RunningTask {
                         self.output_bytes_max
                     ),
                 });
-                (status, problem.unwrap_or_default())
+                let problem = problem.unwrap_or_default();
+                match check {
+                    // What a program writes that failed is not looked at.
+                    Some(check) if status.is_success() && problem.is_empty() => {
+                        let (arrow, problem) = result::outcome(check.await);
+                        (status, problem, Some(arrow))
+                    }
+                    Some(_) | None => (status, problem, None),
+                }
             }
         };
         let ended = v1::TaskEnded {
             task: Some(task),
             exit_status: exit_status.0,
             problem,
+            arrow,
         };
         let ended = v1::executor_message::Message::TaskEnded(ended);
         // A broken stream has cancelled us, and the master counts the task as lost.
@@ -148,6 +170,8 @@ struct Output<'a> {
     outward: &'a mpsc::Sender<v1::ExecutorMessage>,
     group: Option<Pid>,
     left: AtomicU64,
+    /// Where stdout goes too when it is to be an Arrow IPC stream.
+    checked: Option<mpsc::Sender<Vec<u8>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -174,6 +198,10 @@ impl Output<'_> {
             };
             self.left.store(left, Ordering::Relaxed);
             let chunk = buffer[..read].to_vec();
+            if let (Which::Stdout, Some(checked)) = (which, &self.checked) {
+                // A check that has ended has seen enough.
+                let _ = checked.send(chunk.clone()).await;
+            }
             let (stdout, stderr) = match which {
                 Which::Stdout => (chunk, Vec::new()),
                 Which::Stderr => (Vec::new(), chunk),

@@ -17,6 +17,7 @@ enum Step {
     TaskEnd(usize, i32),
     Submit(u64),
     Cancel(usize),
+    CancelStage(u64),
     Close(u64),
     Break(u64),
     Throttle(u64, bool),
@@ -37,6 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(i, s)| Step::TaskEnd(i, s)),
         20 => (0..3_u64).prop_map(Step::Submit),
         3 => any::<usize>().prop_map(Step::Cancel),
+        1 => (0..3_u64).prop_map(Step::CancelStage),
         1 => (0..3_u64).prop_map(Step::Close),
         1 => (0..3_u64).prop_map(Step::Break),
         2 => (0..3_u64, any::<bool>()).prop_map(|(s, t)| Step::Throttle(s, t)),
@@ -151,6 +153,9 @@ impl World {
                 };
                 Event::TaskCancelled { stage, task }
             }
+            Step::CancelStage(stage) => Event::StageCancelled {
+                stage: StageId(*stage),
+            },
             Step::Close(stage) => Event::StageClosed {
                 stage: StageId(*stage),
             },
