@@ -1,6 +1,7 @@
 //! Cluster mode: `bobbin-appmaster` in its container, PROGRAM as its child in the same sandbox.
 
 use std::collections::BTreeMap;
+use std::os::fd::IntoRawFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -139,10 +140,26 @@ fn bind_socket() -> Result<(UnixListener, PathBuf, Option<tempfile::TempDir>), A
     if let Ok(bound) = Listener::bind_unix(&socket, DRIVER_SOCKET_MODE) {
         return Ok((bound, socket, None));
     }
+    if let Some((bound, socket)) = bind_through_descriptor() {
+        return Ok((bound, socket, None));
+    }
     let folder = private_folder()?;
     let socket = folder.path().join("driver.sock");
     let bound = Listener::bind_unix(&socket, DRIVER_SOCKET_MODE).map_err(AppMasterError::Serve)?;
     Ok((bound, socket, Some(folder)))
+}
+
+/// Without namespaces the run folder's path is longer than a socket's may be (108 bytes, unix(7)). A path
+/// through this process's descriptor of it is short, good for every process of the same user, and what is
+/// bound there goes with the folder, however this process ends.
+fn bind_through_descriptor() -> Option<(UnixListener, PathBuf)> {
+    let folder = std::fs::File::open(run_folder()).ok()?;
+    // Open as long as this process lives: the path leads through it.
+    let number = folder.into_raw_fd();
+    let own = std::process::id();
+    let socket = PathBuf::from(format!("/proc/{own}/fd/{number}/{DRIVER_SOCKET}"));
+    let bound = Listener::bind_unix(&socket, DRIVER_SOCKET_MODE).ok()?;
+    Some((bound, socket))
 }
 
 fn variable(variable: &'static str) -> Result<String, AppMasterError> {

@@ -490,13 +490,18 @@ fn spec(
     if profile == Profile::Plain {
         in_plain_sight(&mut environment, &mut argv, &paths);
     }
+    let gid = match profile {
+        Profile::Full => account.gid,
+        // The group of the moment: newgrp(1) may have changed it, and there is no other to have.
+        Profile::Rootless | Profile::Plain => nix::unistd::getegid().as_raw(),
+    };
     let sandbox = &node.config.sandbox;
     ContainerSpec {
         container_id: work.container.to_string(),
         argv,
         environment,
         uid: account.uid,
-        gid: account.gid,
+        gid,
         groups: account.groups.clone(),
         user_name: account.name.clone(),
         host_name: String::new(),

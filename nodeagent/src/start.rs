@@ -107,12 +107,14 @@ fn enforcement(config: &Config, scope: Option<&Scope>) -> Enforcement {
         Err(e) => (None, Some(chain(&e))),
     };
     if config.is_rootless() {
+        // What the own group has does not matter: the containers' place has its own words.
         let mut lacks = missing;
+        lacks.retain(|part| !part.starts_with("cgroups: "));
         match (&cgroups, no_groups) {
             (Some(groups), _) => lacks.extend(controllers_missing(groups)),
             (None, reason) => lacks.push(format!(
                 "control groups: memory is measured and enforced some moments later, processor time and \
-                 the number of processes are not limited ({}); cure: run it where `systemd --user` runs, \
+                 the number of processes are not limited ({}); cure: run it where `systemd --user` and its bus run, \
                  on a host with cgroup v2",
                 reason.unwrap_or_default()
             )),
@@ -391,19 +393,7 @@ fn remote(config: &Config) -> anyhow::Result<Remote> {
     ))
 }
 
-fn open_node(
-    config: Config,
-    bound: &Bound,
-    scope: Option<Scope>,
-) -> anyhow::Result<(Arc<Node>, Vec<String>)> {
-    let Identity {
-        node_id,
-        grpc_address,
-        http_address,
-    } = identity(&config, bound)?;
-    let machine = Machine::new().context("cannot look at this machine")?;
-    let offered = config.offered(machine.memory_mib(), machine.cores());
-    let folders = Arc::new(Folders::open(&config.folders.local, &config.folders.log)?);
+fn localizer(config: &Config, folders: &Arc<Folders>) -> anyhow::Result<Arc<Localizer>> {
     let staging = connect_lazy(&Target::Tcp(config.resourcemanager.address.clone()), None)
         .context("the setting resourcemanager.address")?;
     let limits = LocalizerLimits {
@@ -420,8 +410,24 @@ fn open_node(
         &config.resourcemanager.address,
         config.localizer.webhdfs_hosts.clone(),
     );
-    let localizer = Localizer::open(folders.clone(), limits, staging, trees, remote(&config)?)
-        .context("cannot read the cache of localized files")?;
+    Localizer::open(folders.clone(), limits, staging, trees, remote(config)?)
+        .context("cannot read the cache of localized files")
+}
+
+fn open_node(
+    config: Config,
+    bound: &Bound,
+    scope: Option<Scope>,
+) -> anyhow::Result<(Arc<Node>, Vec<String>)> {
+    let Identity {
+        node_id,
+        grpc_address,
+        http_address,
+    } = identity(&config, bound)?;
+    let machine = Machine::new().context("cannot look at this machine")?;
+    let offered = config.offered(machine.memory_mib(), machine.cores());
+    let folders = Arc::new(Folders::open(&config.folders.local, &config.folders.log)?);
+    let localizer = localizer(&config, &folders)?;
     let programs = own_programs()?;
     let Enforcement {
         cgroups,

@@ -51,7 +51,8 @@ pub(crate) struct Scope {
 enum Manager {
     /// The system's, over the system's bus.
     System,
-    /// That of an ordinary user, by its own socket: the user's bus need not be there.
+    /// That of an ordinary user, over the user's bus at this socket. (Its own socket's answers have no
+    /// sender that a bus would give, which zbus refuses.)
     User(PathBuf),
 }
 
@@ -70,9 +71,8 @@ fn manager() -> Option<Manager> {
     named
         .into_iter()
         .chain([usual])
-        .map(|folder| folder.join("systemd/private"))
-        .find(|socket| socket.exists())
-        .map(Manager::User)
+        .find(|folder| folder.join("systemd/private").exists() && folder.join("bus").exists())
+        .map(|folder| Manager::User(folder.join("bus")))
 }
 
 /// Whether the groups belong into a scope: a service manager can be asked, all controllers are in the
@@ -192,9 +192,6 @@ pub(crate) async fn end_scope(group_name: &str) -> anyhow::Result<()> {
 struct Systemd {
     connection: Connection,
     manager: Proxy<'static>,
-    /// Over its own socket a manager has no name, by which signals are told apart: its jobs' ends are seen
-    /// by the units' states.
-    tells_of_jobs: bool,
 }
 
 impl Systemd {
@@ -207,11 +204,10 @@ impl Systemd {
             Manager::User(socket) => {
                 let words = || format!("no connection to {}", socket.display());
                 let stream = std::os::unix::net::UnixStream::connect(socket).with_context(words)?;
-                let builder = zbus::connection::Builder::unix_stream(stream).p2p();
+                let builder = zbus::connection::Builder::unix_stream(stream);
                 builder.build().await.with_context(words)?
             }
         };
-        let tells_of_jobs = whose == Manager::System;
         let manager = Proxy::new(
             &connection,
             SERVICE,
@@ -219,14 +215,11 @@ impl Systemd {
             "org.freedesktop.systemd1.Manager",
         )
         .await?;
-        if tells_of_jobs {
-            // Without a subscriber it tells nobody of jobs that end.
-            let () = manager.call("Subscribe", &()).await?;
-        }
+        // Without a subscriber it tells nobody of jobs that end.
+        let () = manager.call("Subscribe", &()).await?;
         Ok(Systemd {
             connection,
             manager,
-            tells_of_jobs,
         })
     }
 
@@ -316,10 +309,6 @@ impl Systemd {
     where
         B: serde::Serialize + zbus::wire::DynamicType + Sync,
     {
-        if !self.tells_of_jobs {
-            let _: OwnedObjectPath = self.manager.call(method, arguments).await?;
-            return Ok("done".to_owned());
-        }
         let mut ended = self.manager.receive_signal("JobRemoved").await?;
         let started: OwnedObjectPath = self.manager.call(method, arguments).await?;
         let wait = async {
