@@ -33,6 +33,15 @@ fn installed(test: &str, below: &str) -> Option<PathBuf> {
     None
 }
 
+/// Not a container's: a server of the test's own, ended with it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "these are the other side, not what an agent launches"
+)]
+fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    Command::new(program)
+}
+
 fn free_port() -> u16 {
     let listener = StdListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
@@ -166,15 +175,15 @@ async fn files_of_pythons_server() {
     std::fs::create_dir(dir.path().join("a b")).unwrap();
     std::fs::write(dir.path().join("a b/data.txt"), "0123456789").unwrap();
     let port = free_port();
-    let mut command = Command::new("python3");
-    command.args([
+    let mut server = command("python3");
+    server.args([
         "-m",
         "http.server",
         "--bind",
         "127.0.0.1",
         &port.to_string(),
     ]);
-    let _server = start(command.current_dir(dir.path()), port);
+    let _server = start(server.current_dir(dir.path()), port);
     let remote = remote(&["localhost"]);
     let source = format!("http://localhost:{port}/a%20b/data.txt?x=y");
     let outcome = fetch_as(&remote, &source, "", &expected()).await;
@@ -212,9 +221,9 @@ async fn objects_of_motos_s3() {
         return;
     };
     let port = free_port();
-    let mut command = Command::new(program);
-    command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
-    let _server = start(&mut command, port);
+    let mut server = command(program);
+    server.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
+    let _server = start(&mut server, port);
     assert_eq!(ask(port, "PUT", "/data-bucket", "", "").0, 200);
     let remote = remote(&["127.0.0.1"]);
     let entry = |key: &str| {
@@ -257,11 +266,11 @@ async fn blobs_of_azurite() {
     };
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();
-    let mut command = Command::new(program);
-    command.args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string()]);
-    command.args(["--silent", "--skipApiVersionCheck", "--disableTelemetry"]);
-    command.arg("--location").arg(dir.path());
-    let _server = start(&mut command, port);
+    let mut server = command(program);
+    server.args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string()]);
+    server.args(["--silent", "--skipApiVersionCheck", "--disableTelemetry"]);
+    server.arg("--location").arg(dir.path());
+    let _server = start(&mut server, port);
     let remote = remote(&["127.0.0.1"]);
     let endpoint = format!("http://127.0.0.1:{port}/devstoreaccount1");
     let entry = |key: &str| {
@@ -324,8 +333,8 @@ async fn objects_of_fake_gcs_server() {
         return;
     };
     let port = free_port();
-    let mut command = Command::new(program);
-    command.args([
+    let mut server = command(program);
+    server.args([
         "-scheme",
         "http",
         "-host",
@@ -333,9 +342,9 @@ async fn objects_of_fake_gcs_server() {
         "-backend",
         "memory",
     ]);
-    command.args(["-port", &port.to_string(), "-log-level", "error"]);
-    command.args(["-public-host", &format!("127.0.0.1:{port}")]);
-    let _server = start(&mut command, port);
+    server.args(["-port", &port.to_string(), "-log-level", "error"]);
+    server.args(["-public-host", &format!("127.0.0.1:{port}")]);
+    let _server = start(&mut server, port);
     let json = "content-type: application/json\r\n";
     let made = ask(
         port,
