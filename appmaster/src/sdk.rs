@@ -474,17 +474,16 @@ impl Results {
 
 /// A result that was read, or what is wrong with it.
 fn of_arrow(wire: v1::ArrowResult) -> (Option<ArrowSummary>, Option<v1::ArrowDefect>) {
-    match wire.defect() {
-        v1::ArrowDefect::None => {
-            let summary = ArrowSummary {
-                rows: wire.rows,
-                batches: wire.batches,
-                schema_fingerprint: wire.schema_fingerprint,
-            };
-            (Some(summary), None)
-        }
-        defect => (None, Some(defect)),
+    let defect = wire.defect();
+    if defect != v1::ArrowDefect::None {
+        return (None, Some(defect));
     }
+    let summary = ArrowSummary {
+        rows: wire.rows,
+        batches: wire.batches,
+        schema_fingerprint: wire.schema_fingerprint,
+    };
+    (Some(summary), None)
 }
 
 /// Executors as they come and go.

@@ -12,8 +12,8 @@ fn with_example(name: &str) -> tempfile::TempDir {
         .prefix("bobbin-test-")
         .tempdir()
         .unwrap();
-    std::fs::copy(built.join(name), folder.path().join(name))
-        .unwrap_or_else(|e| panic!("{name}: {e}; build it with `cargo build --examples`"));
+    // `cargo build --examples` makes it.
+    std::fs::copy(built.join(name), folder.path().join(name)).unwrap();
     folder
 }
 
@@ -28,7 +28,7 @@ fn local(folder: &Path, argv: &[&str]) -> Command {
 
 fn is_about_pi(words: &str) {
     let digits = words.trim().rsplit(' ').next().unwrap();
-    let pi: f64 = digits.parse().unwrap_or_else(|e| panic!("{e}: {words}"));
+    let pi: f64 = digits.parse().unwrap();
     assert!((pi - std::f64::consts::PI).abs() < 0.05, "{words}");
 }
 
@@ -87,7 +87,7 @@ fn pi_in_python() {
         "8",
         "20000",
     ];
-    let run = local(&root(), &argv).run().expect_code(0);
+    let run = local(root(), &argv).run().expect_code(0);
     is_about_pi(&run.stdout);
 }
 
@@ -105,7 +105,7 @@ fn pi_in_python_with_arrow() {
         "8",
         "20000",
     ];
-    let run = local(&root(), &argv).run().expect_code(0);
+    let run = local(root(), &argv).run().expect_code(0);
     is_about_pi(&run.stdout);
     assert!(run.stderr.contains("8 rows from 8 tasks"), "{run:?}");
 }
