@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 
-use bobbin_tests::{Cluster, RunExt, skip_without_root, wait_for};
+use bobbin_tests::{Cluster, skip_without_root, wait_for};
 
 const DATA: &str = "0123456789";
 const SHA256: &str = "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882";
@@ -177,7 +177,7 @@ fn progress_is_told_and_keys_are_not() {
     );
     *web.let_go.0.lock().unwrap() = true;
     web.let_go.1.notify_all();
-    cluster.wait_state(&id, "FINISHED");
+    let _ = cluster.wait_state(&id, "FINISHED");
     let log = cluster.run(&["app", "logs", &id]).expect_code(0);
     assert_eq!(log.stdout, DATA);
 
@@ -195,7 +195,7 @@ fn progress_is_told_and_keys_are_not() {
     // As little as possible of its environment and words has it; its own secret folder does.
     let script = "cat locked; echo; env; cat /run/bobbin/secrets/object-store.toml | grep -c hush";
     let id = cluster.submit_detached(&flags, script);
-    cluster.wait_state(&id, "FINISHED");
+    let _ = cluster.wait_state(&id, "FINISHED");
     let log = cluster.run(&["app", "logs", &id]).expect_code(0).stdout;
     assert!(
         log.starts_with(DATA) && log.trim_end().ends_with('1'),
