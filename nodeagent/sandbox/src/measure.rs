@@ -77,7 +77,6 @@ mod tests {
 
     #[test]
     fn a_tree_is_its_processes_without_the_root() {
-        #[expect(clippy::disallowed_methods, reason = "a child to measure")]
         let mut child = std::process::Command::new("sleep")
             .arg("1000")
             .spawn()
