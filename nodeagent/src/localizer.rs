@@ -43,19 +43,19 @@ const TIDY_PAUSE: Duration = Duration::from_secs(600);
 /// Why a resource is not there for the container.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LocalizeError {
-    #[error("cannot localize '{name}' from {resource}: {source}", resource = .resource)]
+    #[error("cannot localize '{name}' from {resource}")]
     Fetch {
         name: String,
         resource: String,
         source: FetchError,
     },
-    #[error("cannot localize '{name}' from {resource}: {source}", resource = .resource)]
+    #[error("cannot localize '{name}' from {resource}")]
     Archive {
         name: String,
         resource: String,
         source: ArchiveError,
     },
-    #[error("cannot localize '{name}' from {resource}: {action}: {source}", resource = .resource)]
+    #[error("cannot localize '{name}' from {resource}: {action}")]
     Io {
         name: String,
         resource: String,

@@ -1,6 +1,7 @@
 use super::*;
 use std::os::unix::fs::PermissionsExt;
 
+use crate::launch::chain;
 use crate::webhdfs::tests::{Scripted, data, status_of};
 use bobbin_service::{Target, account_of_name, account_of_uid, connect_lazy, own_uid};
 
@@ -145,7 +146,7 @@ async fn a_webhdfs_file_is_fetched_once_for_all_who_ask() {
     // Another time is another file; one that was changed again is nobody's.
     resource.mtime_ms = 10;
     server.script(&[file]);
-    let words = bench.get(&resource).await.unwrap_err().to_string();
+    let words = chain(&bench.get(&resource).await.unwrap_err());
     assert!(
         words.contains("changed on src filesystem - expected 10, was 9"),
         "{words}"
@@ -190,7 +191,7 @@ async fn failures_name_the_resource_and_leave_nothing() {
         (staged, "the resource manager does not give it"),
         (archive, "archive 'evil.tar'"),
     ] {
-        let error = bench.get(&resource).await.unwrap_err().to_string();
+        let error = chain(&bench.get(&resource).await.unwrap_err());
         assert!(
             error.contains(words) && error.contains(&resource.source),
             "{error}"
@@ -368,7 +369,7 @@ mod urls {
         let mut archive = resource.clone();
         archive.source = format!("http://{}/x.tgz?sig=1/hush", liar.address);
         archive.set_type(v1::ResourceType::Archive);
-        let words = bench.get(&archive).await.unwrap_err().to_string();
+        let words = chain(&bench.get(&archive).await.unwrap_err());
         assert!(
             words.contains("x.tgz") && !words.contains("hush"),
             "{words}"
@@ -386,10 +387,7 @@ mod urls {
         .into();
         let public = with(url(&liar), v1::Visibility::Public);
         let refused = bench.localizer.localize(&public, &asks).await.unwrap_err();
-        assert!(
-            refused.to_string().contains("cannot be PUBLIC"),
-            "{refused}"
-        );
+        assert!(chain(&refused).contains("cannot be PUBLIC"), "{refused}");
         assert!(liar.seen().is_empty());
         let answers = [whole("etag: \"a\"\r\n", "")];
         liar.script(&[&answers[..], &answers[..]].concat());

@@ -103,9 +103,9 @@ fn never(ip: IpAddr) -> Option<&'static str> {
 fn never_v4(v4: Ipv4Addr) -> Option<&'static str> {
     let [a, b, c, _] = v4.octets();
     if a == 0 {
-        Some("the unspecified network")
+        Some("on the unspecified network")
     } else if v4.is_loopback() {
-        Some("the loopback network")
+        Some("on the loopback network")
     } else if v4.is_link_local() {
         Some("a link-local address")
     } else if v4.is_multicast() {
@@ -183,12 +183,13 @@ impl Gate {
             }
         }
         match first {
-            Some((ip, why)) if good.is_empty() => Err(FetchError::Place(format!(
-                "{} is {ip}, {why}: URLs lead there only when the node's setting localizer.url_hosts \
-                 names '{}:{port}'",
-                url.host_str().unwrap_or(""),
-                url.host_str().unwrap_or(""),
-            ))),
+            Some((ip, why)) if good.is_empty() => {
+                let host = url.host_str().unwrap_or("");
+                Err(FetchError::Place(format!(
+                    "{host} is {why} ({ip}): URLs lead there only when the node's setting \
+                     localizer.url_hosts names '{host}:{port}'"
+                )))
+            }
             Some(_) | None => Ok(good),
         }
     }
