@@ -10,6 +10,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -289,6 +290,57 @@ async fn doubled_and_unknown_task_ids() {
             };
             assert!(refused.message().contains(words), "{refused}");
         }
+    })
+    .await;
+}
+
+/// Of this process, bytes: the master runs in it.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+/// What nobody reads is on disk, not in the master's memory, and it is all there when it is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_that_does_not_read_its_results_costs_no_memory() {
+    const TASKS: u64 = 48;
+    const BYTES: usize = 8 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let ended = folder.path().join("ended");
+    nix::unistd::mkfifo(&ended, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Open for both, so that no task waits for a reader.
+    let mut ends = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&ended)
+        .unwrap();
+    with_driver(async |driver: Driver| {
+        let before = resident();
+        let (mut submitter, mut results) = driver.open_stage().await.unwrap();
+        let script = format!("head -c {BYTES} /dev/zero; echo >{}", ended.display());
+        let submitting = tokio::spawn(async move {
+            for _ in 0..TASKS {
+                submitter.submit(shell(&script)).await.unwrap();
+            }
+        });
+        // 192 MiB have been written, below what stops the stage.
+        let many = tokio::task::spawn_blocking(move || {
+            ends.read_exact(&mut [0; 24]).unwrap();
+            ends
+        });
+        let _open = many.await.unwrap();
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 128 << 20, "{} MiB more", grown >> 20);
+
+        let mut read = 0;
+        while let Some(result) = results.next_result().await {
+            let result = result.unwrap();
+            assert!(result.is_success() && result.stdout.len() == BYTES);
+            read += 1;
+        }
+        assert_eq!(read, TASKS);
+        submitting.await.unwrap();
     })
     .await;
 }
