@@ -19,6 +19,7 @@ mod rootless;
 mod sandbox;
 mod sdk;
 mod several;
+mod speculation;
 mod top;
 mod units;
 mod urls;
