@@ -36,9 +36,6 @@ const SPARES: usize = 3;
 const SPARES_MIN: usize = 2;
 /// Otherwise this long after a launch, when a short program has had its processor.
 const REFILL_AFTER: Duration = Duration::from_millis(3);
-/// When launches follow each other so closely, a spare is used before it has got cold: filling its page
-/// tables for it only takes the processor from the others.
-const HURRY: Duration = Duration::from_millis(10);
 /// Spares that may die unused before the server gives up.
 const CRASHES_MAX: u32 = 100;
 
@@ -50,8 +47,6 @@ pub(crate) struct Server {
     pub(crate) filter: Vec<libc::sock_filter>,
     /// What spares fill their page tables with.
     pub(crate) mappings: Vec<Mapping>,
-    /// Whether the next spare is wanted so soon that it should not.
-    pub(crate) in_a_hurry: bool,
     pub(crate) profile: Profile,
     /// Only in the full profile.
     pub(crate) base: Option<Base>,
@@ -141,7 +136,6 @@ fn set_up(control: OwnedFd) -> Result<(Server, std::fs::File, Option<Failed>), F
         used: Some(std::fs::File::from(used_write)),
         filter: seccomp::filter(),
         mappings: warm::mappings(),
-        in_a_hurry: false,
         profile,
         base,
         resolv: base::resolv_target(),
@@ -191,13 +185,10 @@ impl Server {
         let mut spares: Vec<i32> = Vec::with_capacity(SPARES);
         let mut crashes = 0_u32;
         let mut refill_at = Some(Instant::now());
-        let mut refilled: Option<Instant> = None;
         loop {
             let wanted = SPARES - spares.len();
             if refill_at.is_some_and(|at| at <= Instant::now()) || spares.len() < SPARES_MIN {
                 refill_at = None;
-                self.in_a_hurry = refilled.is_some_and(|at| at.elapsed() < HURRY);
-                refilled = Some(Instant::now());
                 for _ in 0..wanted {
                     match sys::fork_into(0, None)? {
                         Some(pid) => spares.push(pid),

@@ -135,9 +135,7 @@ impl Spare {
             sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).map_err(failed("take orphans in"))?;
         }
         let (first, pump) = birth(server, None)?;
-        if !server.in_a_hurry {
-            warm::warm(&server.mappings);
-        }
+        warm::warm(&server.mappings);
         Ok(Spare {
             first,
             pump,
@@ -179,11 +177,7 @@ fn birth(server: &Server, group: Option<BorrowedFd<'_>>) -> Result<(First, Pump)
             stdout: stdout_write,
             stderr: stderr_write,
             filter: &server.filter,
-            mappings: if server.in_a_hurry {
-                &[]
-            } else {
-                &server.mappings
-            },
+            mappings: &server.mappings,
             profile: server.profile,
             base: server.base.as_ref().map(|base| base.namespace.as_fd()),
             resolv: server.resolv.as_deref(),
