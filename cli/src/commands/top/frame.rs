@@ -53,7 +53,7 @@ fn line(buffer: &mut Buffer, area: Rect, row: u16, text: &str, style: Style) {
     buffer.set_string(area.x, area.y + row, text, style);
 }
 
-/// As [`line`], the whole width in one style.
+/// As [`line()`], the whole width in one style.
 fn bar(buffer: &mut Buffer, area: Rect, row: u16, text: &str, style: Style) {
     line(
         buffer,
