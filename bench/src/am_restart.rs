@@ -16,6 +16,7 @@ use crate::cluster::Cluster;
 use crate::fifo::Fifo;
 use crate::progress;
 use crate::stats::{Summary, median_ratio, summary};
+use crate::submission::submission;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct AmRestartArguments {
@@ -126,7 +127,10 @@ async fn measure(arguments: &AmRestartArguments) -> anyhow::Result<Report> {
 impl Round<'_> {
     async fn run(&mut self) -> anyhow::Result<(Duration, Duration)> {
         let start = Instant::now();
-        let id = self.client.submit_application(request()).await?;
+        let id = self
+            .client
+            .submit_application(submission("am-restart", &["/bin/sh", "-c", DRIVER], 2))
+            .await?;
         let id = id.into_inner().application_id;
         self.hear("1")?;
         let submit = start.elapsed();
@@ -174,29 +178,5 @@ impl Round<'_> {
             }
         };
         tokio::time::timeout(PATIENCE, waiting).await?
-    }
-}
-
-/// What `bobbin submit --deploy-mode cluster` sends, with 64 MiB for the driver.
-fn request() -> v1::SubmitApplicationRequest {
-    let resource = |memory_mib, vcores| v1::Resource {
-        memory_mib,
-        vcores,
-        countable: Vec::new(),
-    };
-    let argv = ["bobbin-appmaster", "--", "/bin/sh", "-c", DRIVER];
-    v1::SubmitApplicationRequest {
-        name: "am-restart".to_owned(),
-        queue: "default".to_owned(),
-        launch: Some(v1::LaunchContext {
-            argv: argv.map(str::to_owned).to_vec(),
-            environment: [("BOBBIN_CONF_JSON".to_owned(), "{}".to_owned())].into(),
-            ..v1::LaunchContext::default()
-        }),
-        resource: Some(resource(128, 1)),
-        overhead: Some(resource(64, 0)),
-        max_attempts: 2,
-        application_type: "BOBBIN".to_owned(),
-        ..v1::SubmitApplicationRequest::default()
     }
 }

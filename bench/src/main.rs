@@ -20,6 +20,7 @@ mod slurm;
 mod spark;
 mod stats;
 mod storm;
+mod submission;
 mod submit_e2e;
 mod submit_rate;
 mod worker;

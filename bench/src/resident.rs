@@ -18,6 +18,7 @@ use crate::launch::Worker;
 use crate::master::{Master, Until, Wanted};
 use crate::progress;
 use crate::stats::{Summary, median_ratio, summary};
+use crate::submission::submission;
 use crate::submit_e2e::{PAUSE, SHOWN, SubmitArguments, WARM_UP, ms};
 
 /// For anything of a round.
@@ -63,7 +64,9 @@ async fn measure(rounds: u32) -> anyhow::Result<Report> {
         let submit = submit(&mut client).await?;
         tokio::time::sleep(PAUSE).await;
         let start = Instant::now();
-        caller.submit(request()).await?;
+        caller
+            .submit(submission("resident", &["/bin/echo", "line"], 1))
+            .await?;
         let call = start.elapsed();
         let (_, sandbox) = floors.once("bare")?;
         tokio::time::sleep(PAUSE).await;
@@ -117,7 +120,10 @@ async fn session(master: &mut Master) -> anyhow::Result<Duration> {
 /// Submits and follows; what comes after the first line is waited for, unmeasured.
 async fn submit(client: &mut ClientClient<RpcChannel>) -> anyhow::Result<Duration> {
     let start = Instant::now();
-    let submitted = client.submit_application(request()).await?.into_inner();
+    let submitted = client
+        .submit_application(submission("resident", &["/bin/echo", "line"], 1))
+        .await?
+        .into_inner();
     let follow = v1::ReadLogsRequest {
         application_id: submitted.application_id.clone(),
         source: Some(Source::DriverAttempt(1)),
@@ -144,30 +150,6 @@ async fn submit(client: &mut ClientClient<RpcChannel>) -> anyhow::Result<Duratio
         bail!("the watch has ended")
     };
     tokio::time::timeout(PATIENCE, followed).await?
-}
-
-/// What `bobbin submit --deploy-mode cluster -- /bin/echo line` sends.
-fn request() -> v1::SubmitApplicationRequest {
-    let resource = |memory_mib, vcores| v1::Resource {
-        memory_mib,
-        vcores,
-        countable: Vec::new(),
-    };
-    let argv = ["bobbin-appmaster", "--", "/bin/echo", "line"];
-    v1::SubmitApplicationRequest {
-        name: "resident".to_owned(),
-        queue: "default".to_owned(),
-        launch: Some(v1::LaunchContext {
-            argv: argv.map(str::to_owned).to_vec(),
-            environment: [("BOBBIN_CONF_JSON".to_owned(), "{}".to_owned())].into(),
-            ..v1::LaunchContext::default()
-        }),
-        resource: Some(resource(128, 1)),
-        overhead: Some(resource(64, 0)),
-        max_attempts: 1,
-        application_type: "BOBBIN".to_owned(),
-        ..v1::SubmitApplicationRequest::default()
-    }
 }
 
 fn print(arguments: &SubmitArguments, report: &Report) -> anyhow::Result<()> {

@@ -22,6 +22,7 @@ use crate::bare_rpc::{BareClient, BareServer};
 use crate::cluster::Cluster;
 use crate::progress;
 use crate::stats::{Spread, Summary, spread, summary};
+use crate::submission::submission;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SubmitRateArguments {
@@ -112,7 +113,10 @@ async fn measure(arguments: &SubmitRateArguments) -> anyhow::Result<Report> {
         let cluster = Cluster::up(1, &settings)?;
         let bare = BareServer::start(cluster.scratch())?;
         fill(&cluster).await?;
-        let synced = fdatasync(cluster.scratch(), encoded(&submission()))?;
+        let synced = fdatasync(
+            cluster.scratch(),
+            encoded(&submission("submit-rate", &["/bin/sleep", "1000"], 2)),
+        )?;
         for (clients, series) in arguments.clients.iter().zip(&mut all) {
             let each = each(arguments.submissions, *clients);
             let ours = load(Side::Bobbin, &cluster.socket(), *clients, each).await?;
@@ -177,34 +181,10 @@ fn report(arguments: &SubmitRateArguments, all: &[Series], syncs: &[Vec<Duration
     });
     Report {
         rounds: arguments.rounds,
-        request_bytes: encoded(&submission()),
+        request_bytes: encoded(&submission("submit-rate", &["/bin/sleep", "1000"], 2)),
         rows: rows.collect(),
         fdatasync_p50_ms: p50(&syncs.concat()),
         alone_to_floor,
-    }
-}
-
-/// What `bobbin submit --deploy-mode cluster` sends for a small program.
-fn submission() -> v1::SubmitApplicationRequest {
-    let resource = |memory_mib, vcores| v1::Resource {
-        memory_mib,
-        vcores,
-        countable: Vec::new(),
-    };
-    let argv = ["bobbin-appmaster", "--", "/bin/sleep", "1000"];
-    v1::SubmitApplicationRequest {
-        name: "submit-rate".to_owned(),
-        queue: "default".to_owned(),
-        launch: Some(v1::LaunchContext {
-            argv: argv.map(str::to_owned).to_vec(),
-            environment: [("BOBBIN_CONF_JSON".to_owned(), "{}".to_owned())].into(),
-            ..v1::LaunchContext::default()
-        }),
-        resource: Some(resource(128, 1)),
-        overhead: Some(resource(64, 0)),
-        max_attempts: 2,
-        application_type: "BOBBIN".to_owned(),
-        ..v1::SubmitApplicationRequest::default()
     }
 }
 
@@ -215,7 +195,10 @@ fn encoded(request: &v1::SubmitApplicationRequest) -> usize {
 /// Takes the only node, so that what follows waits.
 async fn fill(cluster: &Cluster) -> anyhow::Result<()> {
     let mut client = ClientClient::new(cluster.connect(None).await?);
-    let submitted = client.submit_application(submission()).await?.into_inner();
+    let submitted = client
+        .submit_application(submission("submit-rate", &["/bin/sleep", "1000"], 2))
+        .await?
+        .into_inner();
     let request = v1::GetApplicationRequest {
         application_id: submitted.application_id,
     };
@@ -257,8 +240,15 @@ impl Client {
 
     async fn submit(&mut self) -> anyhow::Result<()> {
         let answer = match self {
-            Client::Bobbin(client) => client.submit_application(submission()).await?.into_inner(),
-            Client::Bare(client) => client.submit(submission()).await?,
+            Client::Bobbin(client) => client
+                .submit_application(submission("submit-rate", &["/bin/sleep", "1000"], 2))
+                .await?
+                .into_inner(),
+            Client::Bare(client) => {
+                client
+                    .submit(submission("submit-rate", &["/bin/sleep", "1000"], 2))
+                    .await?
+            }
         };
         ensure!(!answer.application_id.is_empty(), "an empty answer");
         Ok(())
@@ -323,7 +313,8 @@ async fn journal(dir: &Path, writers: u32, each: u32) -> anyhow::Result<f64> {
     let folder = dir.join("journal");
     let opened =
         bobbin_journal::Journal::open(&folder, bobbin_journal::Options::default(), &mut |_, _| {})?;
-    let record = prost::Message::encode_to_vec(&submission());
+    let record =
+        prost::Message::encode_to_vec(&submission("submit-rate", &["/bin/sleep", "1000"], 2));
     let mut tasks = JoinSet::new();
     let begun = Instant::now();
     for _ in 0..writers {
