@@ -38,10 +38,8 @@ fn shell(jars: &Path, conf: &Path, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), text)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn hadoops_own_shell_uses_the_token_file() {
-    let Some(jars) = jars() else { return };
-    let daemon = Daemon::start();
+/// A folder whose core-site.xml leads to the daemon's file tree.
+fn configured(daemon: &Daemon) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let conf = format!(
         "<configuration><property><name>fs.defaultFS</name>\
@@ -49,6 +47,14 @@ async fn hadoops_own_shell_uses_the_token_file() {
         daemon.http()
     );
     std::fs::write(folder.path().join("core-site.xml"), conf).unwrap();
+    folder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hadoops_own_shell_uses_the_token_file() {
+    let Some(jars) = jars() else { return };
+    let daemon = Daemon::start();
+    let folder = configured(&daemon);
     let file = folder.path().join("tokens");
     let request = v1::CreateTokenRequest {
         subject: Some(v1::create_token_request::Subject::User("alice".to_owned())),
@@ -91,13 +97,7 @@ async fn hadoops_own_shell_uses_the_token_file() {
 async fn hadoops_own_shell_works() {
     let Some(jars) = jars() else { return };
     let daemon = Daemon::start();
-    let folder = tempfile::tempdir().unwrap();
-    let conf = format!(
-        "<configuration><property><name>fs.defaultFS</name>\
-         <value>webhdfs://{}</value></property></configuration>",
-        daemon.http()
-    );
-    std::fs::write(folder.path().join("core-site.xml"), conf).unwrap();
+    let folder = configured(&daemon);
     let local = folder.path().join("local");
     std::fs::write(&local, "one\n").unwrap();
     let local = local.to_str().unwrap();
